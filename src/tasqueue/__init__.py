@@ -1,0 +1,1 @@
+"""Tasqueue: a distributed job and worker library that loses nothing. See `docs/` and the README."""

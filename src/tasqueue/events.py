@@ -113,10 +113,13 @@ class Bus:
 
     def __init__(self) -> None:
         self._listeners: dict[type[Event], list[Callable[[Any], None]]] = {}
+        self.active = False
+        """Whether anybody listens to anything."""
 
     def on(self, event: type[E], fn: Callable[[E], None]) -> None:
         """Call `fn` at each such event."""
         self._listeners.setdefault(event, []).append(fn)
+        self.active = True
 
     def wanted(self, event: type[Event]) -> bool:
         """Whether anybody listens to it."""

@@ -80,6 +80,7 @@ class Cron(msgspec.Struct, frozen=True):
     cronsim reads the fields and walks the wall clock, which knows no DST; the way from there to UTC is ours. Given a
     zone, cronsim 2.8 returns a tick of the past when asked in a repeated hour, begins `*/10 3 * * *` at 03:30 on Lord
     Howe's day of 23½ hours, and goes round in circles where clocks change at midnight (Santiago; Sao Paulo in reverse).
+    Before 2.7 it also steps over ticks in reverse.
     """
 
     text: str

@@ -30,9 +30,12 @@ from .ids import derive
 from .record import Kind, Lease, Record, Step
 from .retry import Backoff
 from .retry import delay as backoff_delay
-from .status import State, Status
+from .status import ENDED, State, Status
 
 KEPT_ERRORS = 5
+
+# An enum's members are slow to look up, and `_end` is on the path of every job.
+_END, _SUCCESSFUL, _FAILED, _EMPTY = Kind.END, State.SUCCESSFUL, State.FAILED, codec.EMPTY
 
 
 class Policy(msgspec.Struct, frozen=True, gc=False):
@@ -105,7 +108,7 @@ def decide(run: Run, outcome: Outcome, now: int, rand: Callable[[], float]) -> S
     """The one step that this outcome leads to. `now` in ms is only written down; due dates are the engine's to compute (G12)."""
     lease = run.lease
     if type(outcome) is Returned:
-        return _end(run, State.SUCCESSFUL, now, outcome.result)
+        return _end(run, _SUCCESSFUL, now, outcome.result)
     if type(outcome) is Raised:
         return _raised(run, outcome, now, rand)
     if type(outcome) is Snoozed:
@@ -172,22 +175,20 @@ def _end(run: Run, state: State, now: int, result: bytes | None) -> Step:
     follow: tuple[Record, ...] = ()
     success_ids: tuple[str, ...] = ()
     error_ids: tuple[str, ...] = ()
-    prev_err = old.prev_err
-    if state is State.SUCCESSFUL:
-        status, ttl, prev_err = Status.SUCCESSFUL, policy.result_ttl, ""
-        if spec.on_success is not codec.EMPTY and spec.on_success != codec.EMPTY:
+    prev_err, ttl = old.prev_err, policy.result_ttl
+    if state is _SUCCESSFUL:
+        prev_err = ""
+        if spec.on_success != _EMPTY:
             follow = _follow_ups(run, "s", result, now)
             success_ids = tuple(record.id for record in follow)
-    elif state is State.FAILED:
-        status, ttl = Status.FAILED, policy.failed_ttl
-        if spec.on_error is not codec.EMPTY and spec.on_error != codec.EMPTY:
+    elif state is _FAILED:
+        ttl = policy.failed_ttl
+        if spec.on_error != _EMPTY:
             follow = _follow_ups(run, "e", result, now)
             error_ids = tuple(record.id for record in follow)
-    else:
-        status, ttl = Status.CANCELLED, policy.result_ttl
     tail = Tail(
         codec.VERSION,
-        status,
+        ENDED[state],
         old.retried,
         run.started_at,
         now,
@@ -208,7 +209,7 @@ def _final(
     return Step(
         lease.id,
         lease.claim,
-        Kind.END,
+        _END,
         state,
         codec.encode_tail(tail),
         result,

@@ -1,0 +1,269 @@
+"""Claims jobs for the slots and keeps the slots busy: many in one round trip, no more held than start within 50 ms.
+
+Invariant: a claim's number is used again until its answer has been read (G14), so a lost reply strands nothing. What is claimed
+is in a lane's `ready`, in a slot, or in the settler.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
+
+from .. import faults
+from ..client.registry import TaskDef
+from ..core import codec
+from ..core.codec import ErrorEntry
+from ..core.lifecycle import Policy, Raised, Run, Unrunnable, decide, park, refuse, release
+from ..core.record import Lease, Step
+from ..errors import EngineUnavailable
+from ..events import Claimed
+from ..interfaces import Claim, WorkerGone
+from .crew import Crew
+from .service import log
+from .settler import BACKLOG
+
+ALONE = "!alone"
+"""Ends the name of an incarnation that runs one job and nothing beside it."""
+
+
+class Consumer:
+    """One coroutine that claims for all lanes, and each lane's slots."""
+
+    def __init__(
+        self,
+        crew: Crew,
+        lost: Callable[[str], None],
+        switch: Callable[[str], Awaitable[None]],
+        policy: Policy,
+    ) -> None:
+        self.crew = crew
+        self._lost = lost
+        self._switch = switch
+        self._policy = policy
+        self._queue_of = crew.registry.queue_of
+        self._policies: dict[str, Policy] = {}
+        self._number = 0
+        self._hungry = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        crew.hungry = self._hungry.set
+        crew.settler.emptied = self._hungry.set
+
+    def start(self) -> None:
+        """Begin claiming."""
+        self._hungry.set()
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="tasqueue-consumer")
+
+    async def stop(self) -> None:
+        """Claim nothing more. A claim whose answer was on its way is the lease's (or `retire`'s) to give back."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait((task,))
+
+    async def _run(self) -> None:
+        crew = self.crew
+        while True:
+            self._hungry.clear()
+            try:
+                if crew.alone_queue:
+                    await self._run_alone(crew.alone_queue)
+                wants = self._wants()
+                if not wants:
+                    await self._hungry.wait()
+                    continue
+                claim = await self._claim(wants)
+                if sum(map(_one, claim.leases)) < sum(wants.values()):
+                    await self._sleep(list(wants), claim.next_due)
+            except WorkerGone:
+                self._lost(crew.worker)
+                await self._hungry.wait()
+            except EngineUnavailable as error:
+                log.warning("claim: %s; trying again", error)
+                await asyncio.sleep(0.25)
+            except Exception:
+                log.exception("claim failed; trying again")
+                await asyncio.sleep(0.5)
+
+    def _wants(self) -> dict[str, int]:
+        crew = self.crew
+        if crew.settler.backlog > BACKLOG or not crew.worker:
+            return {}
+        now = crew.ports.mono()
+        return {lane.queue: n for lane in crew.lanes.values() if (n := lane.want(now)) > 0}
+
+    async def _run_alone(self, queue: str) -> None:
+        """One job of this queue with nothing beside it, under an incarnation whose name says so."""
+        crew = self.crew
+        for lane in crew.lanes.values():
+            for run in lane.take_back():
+                self._put(release(run.lease))
+        await self._until_idle()
+        await self._switch(ALONE)
+        await self._claim({queue: 1})
+        await self._until_idle()
+        crew.alone_queue = ""
+        await self._switch("")
+
+    async def _until_idle(self) -> None:
+        while self.crew.busy:
+            self._hungry.clear()
+            if self.crew.busy:
+                await self._hungry.wait()
+
+    async def _claim(self, wants: dict[str, int]) -> Claim:
+        crew = self.crew
+        worker = crew.worker
+        self._number += 1
+        if faults.active:
+            faults.point("W1.before_claim")
+        while True:
+            try:
+                claim = await crew.engine.claim(worker, self._number, wants)
+                break
+            except EngineUnavailable as error:
+                log.warning("claim: %s; asking again under the same number", error)
+                await asyncio.sleep(0.25)
+                if worker != crew.worker:
+                    return Claim(())
+        if faults.active and claim.leases:
+            faults.point("W3.decoded")
+        if claim.leases:
+            if worker != crew.worker:
+                return Claim(())  # the incarnation was lost meanwhile: these are no longer ours
+            self._distribute(claim.leases)
+        return claim
+
+    def _distribute(self, leases: Sequence[Lease]) -> None:
+        crew = self.crew
+        runs: dict[str, list[Run]] = {}
+        size = 0
+        for lease in leases:
+            run = self._decode(lease)
+            if run is not None:
+                size += len(lease.spec)
+                try:
+                    runs[lease.queue].append(run)
+                except KeyError:
+                    runs[lease.queue] = [run]
+        now = crew.ports.mono()
+        for queue, batch in runs.items():
+            lane = crew.lanes[queue]
+            lane.bytes = size / len(leases)
+            lane.add(batch, now)
+        if crew.bus.wanted(Claimed):
+            crew.bus.emit(Claimed(crew.worker, tuple(lease.id for lease in leases)))
+
+    def _decode(self, lease: Lease) -> Run | None:
+        """A runnable job, or None when it was settled right here: undecodable, newer, unknown task, died alone."""
+        crew = self.crew
+        try:
+            spec = codec.decode_spec(lease.spec)
+            tail = codec.decode_tail(lease.tail)
+        except codec.Undecodable as error:
+            log.warning("job %r cannot be decoded: %s; failed, its bytes are kept", lease.id, error)
+            self._put(refuse(lease, self._entry("Undecodable", str(error)), self._policy, self._now()))
+            return None
+        except codec.NewerVersion as error:
+            if self._waited_enough(lease):
+                self._put(
+                    refuse(
+                        lease, self._entry("NewerVersion", f"{error}; nobody else took it"), self._policy, self._now()
+                    )
+                )
+            else:
+                self._put(park(lease, Unrunnable(f"version:{error.version}", f"newer version: {error}"), self._policy))
+            return None
+        task = crew.registry.tasks.get(spec.task)
+        policy = self._policies.get(spec.task) or self._make_policy(spec.task, task)
+        if spec.max_retries is not None:
+            policy = _with_retries(policy, spec.max_retries)
+        run = Run(lease, spec, tail, policy, crew.worker, self._queue_of)
+        if task is None:
+            self._park(run)
+            return None
+        if lease.deaths and lease.deaths >= crew.max_deaths - 1 or crew.max_deaths == 1:
+            return self._last_run(run)
+        return run
+
+    def _last_run(self, run: Run) -> Run | None:
+        """A job's last allowed run is made alone (G10); only one that died alone is failed."""
+        crew, lease = self.crew, run.lease
+        if lease.deaths >= crew.max_deaths and lease.died_with.endswith(ALONE):
+            message = f"{lease.death_cause or 'the process died'}; {lease.deaths} workers died running it, the last one ran nothing else"
+            log.error("job %r: %s", lease.id, message)
+            self._put(decide(run, Raised(self._entry("WorkerDied", message), final=True), self._now(), crew.ports.rand))
+            return None
+        if crew.isolates or crew.worker.endswith(ALONE):
+            return run
+        self._put(release(lease))
+        crew.alone_queue = lease.queue
+        return None
+
+    def _park(self, run: Run) -> None:
+        name, lease = run.spec.task, run.lease
+        if self._waited_enough(lease):
+            message = f"no worker that serves queue {lease.queue!r} knew task {name!r} within {self._policy.park_for / 1000:g} s"
+            self._put(
+                decide(run, Raised(self._entry("UnknownTask", message), final=True), self._now(), self.crew.ports.rand)
+            )
+            return
+        log.warning("job %r: task %r is not registered here; parked until a worker announces it", lease.id, name)
+        reason = f"task {name!r} is not known to the worker that took it"
+        self._put(decide(run, Unrunnable(f"task:{name}", reason), self._now(), self.crew.ports.rand))
+
+    def _waited_enough(self, lease: Lease) -> bool:
+        return lease.parked_at is not None and self._now() - lease.parked_at >= self._policy.park_for
+
+    def _make_policy(self, name: str, task: TaskDef | None) -> Policy:
+        policy = self._policy if task is None else policy_of(task, self._policy)
+        if task is not None:
+            self._policies[name] = policy
+        return policy
+
+    def _put(self, step: Step) -> None:
+        self.crew.settler.put(step, None, self.crew.worker)
+
+    def _entry(self, type: str, message: str) -> ErrorEntry:
+        return ErrorEntry(self._now(), self.crew.worker, type, message, "")
+
+    def _now(self) -> int:
+        return int(self.crew.ports.now() * 1000)
+
+    async def _sleep(self, queues: list[str], until: int | None) -> None:
+        """Until there may be work in these queues, or a slot of another one falls idle."""
+        if self._hungry.is_set() and set(self._wants()) - set(queues):
+            return
+        wait = asyncio.ensure_future(self.crew.engine.wait(queues, until))
+        hungry: asyncio.Future[bool] | None = None
+        try:
+            while not wait.done():
+                self._hungry.clear()
+                hungry = asyncio.ensure_future(self._hungry.wait())
+                await asyncio.wait((wait, hungry), return_when=asyncio.FIRST_COMPLETED)
+                if not wait.done() and (
+                    set(self._wants()) - set(queues) or self.crew.alone_queue or not self.crew.worker
+                ):
+                    break
+            if wait.done():
+                wait.result()
+        finally:
+            for future in (wait, hungry):
+                if future is not None and not future.done():
+                    future.cancel()
+                    await asyncio.wait((future,))
+
+
+def policy_of(task: TaskDef, server: Policy) -> Policy:
+    """A task's own policy on top of its server's."""
+    ttl = server.result_ttl if isinstance(task.result_ttl, msgspec.UnsetType) else task.result_ttl
+    return Policy(task.max_retries, task.backoff, ttl, server.failed_ttl, server.park_for)
+
+
+def _with_retries(policy: Policy, max_retries: int) -> Policy:
+    return Policy(max_retries, policy.backoff, policy.result_ttl, policy.failed_ttl, policy.park_for)
+
+
+def _one(_lease: Lease) -> int:
+    return 1

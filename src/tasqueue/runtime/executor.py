@@ -1,0 +1,186 @@
+"""Runs one claimed job's handler, on the loop, in a thread or in a process, and says what it came to: an `Outcome`.
+
+Invariant: what was interrupted (timeout, cancel, drain, lost lease) is never a success, whatever the handler then returns (G8).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .. import faults
+from ..client.context import JobCtx
+from ..client.parts import Around
+from ..client.registry import TaskDef
+from ..client.typed import call_in_process
+from ..clock import Ports
+from ..core.codec import ErrorEntry
+from ..core.lifecycle import GivenBack, Outcome, Raised, Returned, Snoozed, Stopped
+from ..core.retry import Fail, Retry, Snooze
+from .isolated import Isolator
+from .lane import Active
+from .processes import ProcessDied, Processes
+from .threads import Threads
+
+MAX_TRACEBACK = 8 << 10
+MAX_MESSAGE = 2 << 10
+
+
+class Executor:
+    """`enter(active)` runs the handler, `caught(active, error)` says what an error came to.
+
+    `interrupt(active, why)` ends a run as far as it lets itself be ended. The two halves are not one coroutine, since a slot
+    awaits a plain async handler directly: each coroutine between costs every job.
+    """
+
+    def __init__(
+        self,
+        ports: Ports,
+        threads: Threads,
+        processes: Processes,
+        around: Sequence[Around],
+        isolator: Isolator | None,
+    ) -> None:
+        self._ports = ports
+        self._threads = threads
+        self._processes = processes
+        self._around = around
+        self._isolator = isolator
+
+    def plain(self, task: TaskDef) -> bool:
+        """Whether awaiting its handler is all there is to a run."""
+        return task.executor == "loop" and task.processing_cb is None and not self._around
+
+    async def enter(self, active: Active) -> Outcome:
+        """Run it: whatever it raises is for `caught`."""
+        if active.alone and self._isolator is not None:
+            return await self._isolator.run(active)
+        if self._around:
+            await self._wrapped(active, len(self._around))
+        else:
+            await self._enter(active)
+        return Returned(active.ctx.saved)
+
+    def caught(self, active: Active, error: BaseException) -> Outcome:
+        """What an error came to. Raises it when it is not the handler's: the slot itself is being ended, or the process."""
+        if active.ctx.interrupted:
+            return GivenBack()  # whatever it was: `interrupted` decides
+        if isinstance(error, asyncio.CancelledError | KeyboardInterrupt | GeneratorExit):
+            if isinstance(error, asyncio.CancelledError) and not active.slot.cancelling():
+                return self._raised(active, error)  # the handler cancelled something of its own and let that out
+            raise error
+        if isinstance(error, Snooze):
+            return Snoozed(error.delay)
+        if isinstance(error, ProcessDied):
+            return GivenBack(str(error))
+        return self._raised(active, error)  # SystemExit too: a handler's error is not the worker's end
+
+    async def _wrapped(self, active: Active, depth: int) -> None:
+        if depth == 0:
+            await self._enter(active)
+            return
+
+        async def call_next(*_: JobCtx) -> None:
+            await self._wrapped(active, depth - 1)
+
+        await self._around[len(self._around) - depth](active.ctx, call_next)
+
+    async def _enter(self, active: Active) -> None:
+        task, ctx = active.task, active.ctx
+        if task.processing_cb is not None:
+            await self.call_back(task.processing_cb, ctx)
+        if faults.active:
+            faults.point("W5.entered")
+        if task.executor == "loop":
+            await task.handler(active.run.spec.payload, ctx)
+        elif task.executor == "thread":
+            await self._in_thread(active, task.handler, active.run.spec.payload, ctx)
+        else:
+            function = task.function
+            ctx.keep(
+                await self._processes.call(
+                    call_in_process, function.__module__, getattr(function, "__qualname__", ""), active.run.spec.payload
+                )
+            )
+
+    async def _in_thread(self, active: Active, fn: Callable[..., Any], *args: Any) -> None:
+        future = self._threads.call(fn, *args)
+        active.future = future
+        try:
+            await asyncio.shield(future)
+        except asyncio.CancelledError:
+            # A thread cannot be cancelled: it sees ctx.cancelled. The slot stays with it until it ends or is fenced off.
+            while active.ctx.interrupted and not future.done() and not active.fenced:
+                _uncancel(active.slot)
+                with contextlib.suppress(asyncio.CancelledError):  # interrupted once more, or fenced off
+                    await asyncio.wait((future,))
+            if future.done():
+                active.future = None
+            else:
+                self._threads.abandon(future)
+            raise
+        active.future = None
+
+    async def call_back(self, fn: Callable[..., Any], ctx: JobCtx, *args: Any) -> None:
+        """A user's callback: async on the loop, sync in a thread. One that raises is logged and changes nothing."""
+        try:
+            if inspect.iscoroutinefunction(fn):
+                await fn(ctx, *args)
+            else:
+                await self._threads.call(fn, ctx, *args)
+        except Exception:
+            ctx.log.exception("%s raised; nothing is changed by that", getattr(fn, "__name__", fn))
+
+    def interrupt(self, active: Active, why: str) -> None:
+        """Ask a running job to stop; what it saves and returns from now on is dropped."""
+        ctx = active.ctx
+        if ctx.interrupted:
+            if why == "lost":
+                ctx.interrupted = why
+            return
+        ctx.interrupted = why
+        active.slot.cancel()
+
+    def interrupted(self, active: Active) -> Outcome | None:
+        """What an interrupted run came to."""
+        why = active.ctx.interrupted
+        if why == "lost":
+            return None
+        if why == "cancel":
+            return Stopped()
+        if why == "drain":
+            return GivenBack()
+        timeout = active.timeout
+        message = f"timed out after {timeout:g} s"
+        active.error = TimeoutError(message)
+        return Raised(self._entry(active, "TimeoutError", message, ""), result=None)
+
+    def _raised(self, active: Active, error: BaseException) -> Outcome:
+        active.error = error
+        text = f"{error}"[:MAX_MESSAGE]
+        trace = "".join(traceback.format_exception(error))
+        entry = self._entry(active, type(error).__qualname__, text, trace)
+        result = active.ctx.saved
+        if isinstance(error, Fail):
+            return Raised(entry, final=True, result=result)
+        if isinstance(error, Retry):
+            return Raised(entry, delay=error.delay, result=result)
+        return Raised(entry, result=result)
+
+    def _entry(self, active: Active, type: str, message: str, trace: str) -> ErrorEntry:
+        return ErrorEntry(int(self._ports.now() * 1000), active.run.worker, type, message, clip(trace))
+
+
+def clip(trace: str) -> str:
+    """A traceback of at most 8 KiB: its end says most."""
+    data = trace.encode(errors="replace")
+    return trace if len(data) <= MAX_TRACEBACK else "…" + data[3 - MAX_TRACEBACK :].decode(errors="ignore")
+
+
+def _uncancel(task: asyncio.Task[Any]) -> None:
+    while task.cancelling():
+        task.uncancel()

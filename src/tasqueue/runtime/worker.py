@@ -1,0 +1,362 @@
+"""One worker in this process: it puts the parts together, starts them in order, and takes them down in the reverse (G8).
+
+Invariant: `run` returns only when everything that was claimed has been settled or given back, whichever way it ends; after a
+cancellation at once, after `stop` when the running jobs are done or the grace is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+from .. import faults
+from ..client.context import JobCtx
+from ..client.parts import Parts
+from ..core import codec
+from ..core.lifecycle import Policy, release
+from ..core.record import Kind, Step
+from ..core.status import State, Status
+from ..errors import EngineUnavailable
+from ..events import Ended, LeaseLost, Retrying, Returned
+from ..interfaces import Beat
+from .consumer import Consumer
+from .crew import Crew
+from .duties import Pruner, Reaper, Scheduler
+from .executor import Executor
+from .info import Info
+from .isolated import Isolator
+from .keeper import Keeper
+from .lane import Active, Lane
+from .processes import Processes
+from .service import Service, log
+from .settler import Settler
+from .slots import FENCE_AFTER, Slots
+from .threads import Threads
+
+AFTER_GRACE = 1.0
+"""Seconds that cancelled handlers have to end when the grace is over."""
+
+
+class Worker:
+    """Consumes the queues of the registered tasks (or only `queues`) until `stop`.
+
+    `isolator`: runs a job's last allowed run in a child of its own. `named(worker)`: told the name of each incarnation.
+    `moved(deadline)`: told the earliest deadline (monotonic seconds, 0.0: none). `recycle(why)`: told when too many slots are
+    stuck; without it that is only logged.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        *,
+        queues: list[str] | None = None,
+        concurrency: int | None = None,
+        grace: float | None = None,
+        isolator: Isolator | None = None,
+        named: Callable[[str], None] | None = None,
+        moved: Callable[[float], None] | None = None,
+        recycle: Callable[[str], None] | None = None,
+    ) -> None:
+        self._parts = parts
+        self._only = None if queues is None else set(queues)
+        self._concurrency = concurrency or parts.options.default_concurrency
+        self._grace = parts.options.grace if grace is None else grace
+        self._isolator = isolator
+        self._named = named
+        self._moved = moved
+        self._recycle_cb = recycle
+        self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._callbacks: set[asyncio.Task[None]] = set()
+        self._reviving: asyncio.Task[None] | None = None
+        self.max_payload = parts.options.max_payload
+        self.loop = asyncio.get_running_loop()
+        options = parts.options
+        self._lease = options.lease
+        self._policy = Policy(0, None, options.result_ttl_ms, options.failed_ttl_ms, codec.millis(options.park_for))
+        self.settler = Settler(parts.engine, parts.bus, parts.ports.mono, self._stored)
+        self.crew = Crew(
+            parts.engine, parts.registry, parts.bus, parts.ports, self.settler, options.max_deaths, isolator is not None
+        )
+        self.info = Info(self.crew, self._concurrency)
+        self.left_behind = 0
+        """After `run`: how many threads still run handlers that ignored their interruption; they die with the process."""
+
+    # -- Host, for contexts -------------------------------------------------------------------------------------------
+
+    @property
+    def draining(self) -> bool:
+        """Whether this worker is about to stop."""
+        return self._stopping.is_set()
+
+    def progress(self, ctx: JobCtx, done: int, total: int, note: str) -> None:
+        """Kept for the next beat."""
+        lease = ctx.run.lease
+        self.keeper.note(lease.id, lease.claim, done, total, note)
+
+    async def results(self, key: str, start: int, limit: int) -> list[bytes | None]:
+        """As `Engine.results`."""
+        return await self.crew.engine.results(key, start, limit)
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Drain: claim nothing more, let running jobs go on for the grace, then hand everything back. Again: skip the grace."""
+        if self._stopping.is_set():
+            self._hurry.set()
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Work until `stop`. Cancelled: everything is given back at once."""
+        crew, parts = self.crew, self._parts
+        async with AsyncExitStack() as stack:
+            await crew.engine.open()
+            state = (
+                await stack.enter_async_context(parts.lifespan(parts.server)) if parts.lifespan is not None else None
+            )
+            threads, processes = Threads(self.loop), Processes()
+            stack.callback(threads.close)
+            stack.callback(processes.close)
+            executor = Executor(parts.ports, threads, processes, parts.around, self._isolator)
+            self._executor = executor
+            self.slots = Slots(
+                crew,
+                executor,
+                self,
+                state,
+                parts.options.default_timeout,
+                min(FENCE_AFTER, self._grace),
+                self._moved,
+                self._recycle,
+            )
+            self.consumer = Consumer(crew, self._lost, self._switch, self._policy)
+            self.keeper = Keeper(
+                crew, self._lease, self.info.encode, self._told, not crew.engine.capabilities.thread_beat
+            )
+            duties: list[Service] = [
+                Scheduler(crew.engine, crew.bus),
+                Reaper(crew.engine, crew.bus, parts.ports),
+                Pruner(crew.engine, parts.ports),
+            ]
+            try:
+                await self._begin(duties)
+                await self._stopping.wait()
+                await self._end(duties, self._grace)
+            except BaseException:
+                await asyncio.shield(self._end(duties, 0.0))
+                raise
+            finally:
+                self.left_behind = threads.abandoned + len(self.slots.stuck)
+
+    async def _begin(self, duties: list[Service]) -> None:
+        await self._parts.producer.store_task_schedules()
+        self._open_lanes()
+        self._parts.registry.changed = self._changed
+        await self._register(self.crew.new_name())
+        self.settler.start()
+        self.keeper.start()
+        for duty in duties:
+            duty.start()
+        self.consumer.start()
+        log.info("worker %s: serving %s", self.crew.worker, ", ".join(sorted(self.crew.lanes)) or "no queue yet")
+
+    async def _end(self, duties: list[Service], grace: float) -> None:
+        """Take everything down. What is not settled by then is given back by `retire`, spending nothing."""
+        crew = self.crew
+        self._stopping.set()
+        self._parts.registry.changed = None
+        await self.consumer.stop()
+        for duty in duties:
+            await duty.stop()
+        if self._reviving is not None:
+            self._reviving.cancel()
+        for lane in crew.lanes.values():
+            for run in lane.take_back():
+                self.settler.put(release(run.lease), None, run.worker)
+        if grace > 0:
+            await self._wait_idle(grace)
+        running = [active for lane in crew.lanes.values() for active in lane.running.values()]
+        for active in running:
+            self._executor.interrupt(active, "drain")
+        if running:
+            self._hurry.clear()
+            await self._wait_idle(AFTER_GRACE)
+            for active in running:
+                self.slots.fence(active)
+            await asyncio.sleep(0)
+        if self._callbacks:
+            await asyncio.wait(self._callbacks, timeout=max(grace, AFTER_GRACE))
+        self.slots.settle_stuck()
+        try:
+            async with asyncio.timeout(self._parts.options.timeout):
+                await self.settler.flush()
+        except TimeoutError:
+            log.warning("%d finish(es) could not be written; their lease gives them back", self.settler.backlog)
+        await self.slots.close()
+        await self.settler.stop()
+        await self.keeper.stop()
+        if crew.worker:
+            try:
+                await crew.engine.retire(crew.worker)
+            except EngineUnavailable as error:
+                log.warning("could not give everything back: %s; the lease will", error)
+        log.info("worker %s: stopped", crew.worker)
+
+    async def _wait_idle(self, seconds: float) -> None:
+        """Until nothing runs and all is settled, the time is over, or somebody is in a hurry."""
+        idle = asyncio.ensure_future(self._idle())
+        hurry = asyncio.ensure_future(self._hurry.wait())
+        await asyncio.wait((idle, hurry), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for future in (idle, hurry):
+            future.cancel()
+
+    async def _idle(self) -> None:
+        event = asyncio.Event()
+        self.crew.hungry = event.set
+        self.settler.emptied = event.set
+        while self.crew.busy:
+            event.clear()
+            await event.wait()
+
+    # -- lanes, incarnations --------------------------------------------------------------------------------------------
+
+    def _open_lanes(self) -> None:
+        for queue, concurrency in self._parts.registry.queues.items():
+            if queue not in self.crew.lanes and (self._only is None or queue in self._only):
+                lane = self.crew.lanes[queue] = Lane(queue, concurrency or self._concurrency)
+                self.slots.open(lane)
+
+    def _changed(self) -> None:
+        """A task was registered while running: its queue is served at once."""
+        self._open_lanes()
+        self._spawn(self._announce())
+
+    async def _announce(self) -> None:
+        await self._parts.producer.store_task_schedules()
+        if self.crew.worker:
+            await self._register(self.crew.worker)
+        self.crew.hungry()
+
+    async def _register(self, worker: str) -> None:
+        tasks = {
+            name: task.queue
+            for name, task in self._parts.registry.tasks.items()
+            if self._only is None or task.queue in self._only
+        }
+        lease = codec.millis(self._lease)
+        if self._named is not None:
+            self._named(worker)
+        await self.crew.engine.register(worker, lease, self.info.encode(), tasks, codec.VERSION)
+        self.crew.worker = worker
+
+    async def _switch(self, suffix: str) -> None:
+        """Go on under another incarnation; nothing is held while this is called."""
+        old = self.crew.worker
+        await self._register(self.crew.new_name(suffix))
+        await self.crew.engine.retire(old)
+
+    def _lost(self, worker: str) -> None:
+        """The lease is lost: mute and cancel what runs under it, and go on under a new name (G4)."""
+        crew = self.crew
+        if worker != crew.worker or not worker:
+            return
+        crew.worker = ""
+        log.warning("worker %s lost its lease; what it ran is somebody else's now, going on under a new name", worker)
+        if crew.bus.wanted(LeaseLost):
+            crew.bus.emit(LeaseLost(worker))
+        for lane in crew.lanes.values():
+            lane.take_back()
+            for active in list(lane.running.values()):
+                self.slots.interrupt(active, "lost")
+        self._reviving = self._spawn(self._revive())
+
+    async def _revive(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                await self._register(self.crew.new_name())
+            except EngineUnavailable as error:
+                log.warning("register: %s; trying again", error)
+                await asyncio.sleep(0.25)
+            else:
+                self.crew.hungry()
+                return
+
+    def _told(self, worker: str, reply: Beat) -> None:
+        """What a beat was answered."""
+        crew = self.crew
+        if worker != crew.worker:
+            return
+        if reply.lost:
+            self._lost(worker)
+            return
+        if reply.cancels:
+            wanted = set(reply.cancels)
+            for lane in crew.lanes.values():
+                for active in [lane.running[id] for id in wanted & lane.running.keys()]:
+                    self.slots.interrupt(active, "cancel")
+        paused = set(reply.paused)
+        for lane in crew.lanes.values():
+            lane.paused = lane.queue in paused
+            if lane.paused:
+                for run in lane.take_back():
+                    self.settler.put(release(run.lease), None, run.worker)
+        crew.hungry()
+        if reply.drain and not self._stopping.is_set():
+            self.stop()
+
+    def _recycle(self, why: str) -> None:
+        if self._recycle_cb is None:
+            log.error("%s; restart this process, or run it under `tasqueue worker`, which would do that", why)
+        elif not self._stopping.is_set():
+            log.error("%s; this process drains and is replaced", why)
+            self._recycle_cb(why)
+
+    # -- after the step is stored ---------------------------------------------------------------------------------------
+
+    def _stored(self, steps: Sequence[Step], actives: dict[str, Active]) -> None:
+        self.info.count(steps)
+        if actives:
+            for step in steps:
+                active = actives.pop(step.id, None)
+                if active is not None:
+                    self._tell(step, active)
+
+    def _tell(self, step: Step, active: Active) -> None:
+        task, bus, kind = active.task, self.crew.bus, step.kind
+        if kind is Kind.END:
+            if step.state is State.SUCCESSFUL:
+                self._call_back(active, step, task.success_cb)
+            elif step.state is State.FAILED:
+                self._call_back(active, step, task.failed_cb, active.error)
+            if bus.wanted(Ended):
+                bus.emit(self._ended(step, active))
+        elif kind is Kind.RETRY:
+            self._call_back(active, step, task.retrying_cb, active.error)
+            if bus.wanted(Retrying):
+                bus.emit(Retrying(step.id, task.name, active.lane.queue, f"{active.error}"))
+        elif bus.wanted(Returned):
+            bus.emit(Returned((step.id,), kind.name.lower()))
+
+    def _ended(self, step: Step, active: Active) -> Ended:
+        run = active.run
+        status = {State.SUCCESSFUL: Status.SUCCESSFUL, State.FAILED: Status.FAILED}.get(step.state, Status.CANCELLED)
+        waited = max(0, run.started_at - max(run.spec.enqueued_at, run.spec.eta or 0)) / 1000
+        seconds = self.crew.ports.mono() - active.started
+        return Ended(step.id, active.task.name, active.lane.queue, status, seconds, waited)
+
+    def _call_back(self, active: Active, step: Step, fn: Callable[..., Any] | None, *args: Any) -> None:
+        if fn is None:
+            return
+        if faults.active:
+            faults.point("W10.callbacks")
+        active.ctx.after(step)
+        self._spawn(self._executor.call_back(fn, active.ctx, *args))
+
+    def _spawn(self, coro: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self.loop.create_task(coro)
+        self._callbacks.add(task)
+        task.add_done_callback(self._callbacks.discard)
+        return task
+

@@ -205,7 +205,10 @@ class Engine(ABC):
     async def beat(
         self, worker: str, lease: int, info: bytes, progress: Sequence[tuple[str, int, bytes]] = ()
     ) -> Beat:
-        """Renew the lease: one call, however many jobs are held. `progress`: (id, claim, bytes), dropped if the token is old."""
+        """Renew the lease: one call, however many jobs are held. `progress`: (id, claim, bytes), dropped if the token is old.
+
+        An `info` of b"" keeps what is stored (whoever beats for a worker that cannot do so itself does not know its info).
+        """
 
     @abstractmethod
     async def retire(self, worker: str) -> int:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .. import faults
-from ..client.context import JobCtx
+from ..client.context import IN_CALLBACK, JobCtx
 from ..client.parts import Around
 from ..client.registry import TaskDef
 from ..client.typed import call_in_process
@@ -55,6 +55,14 @@ class Executor:
         """Whether awaiting its handler is all there is to a run."""
         return task.executor == "loop" and task.processing_cb is None and not self._around
 
+    async def run(self, active: Active) -> Outcome | None:
+        """The whole run, for who has no slots; None when its lease was lost."""
+        try:
+            outcome = await self.enter(active)
+        except BaseException as error:
+            outcome = self.caught(active, error)
+        return self.interrupted(active) if active.ctx.interrupted else outcome
+
     async def enter(self, active: Active) -> Outcome:
         """Run it: whatever it raises is for `caught`."""
         if active.alone and self._isolator is not None:
@@ -69,15 +77,17 @@ class Executor:
         """What an error came to. Raises it when it is not the handler's: the slot itself is being ended, or the process."""
         if active.ctx.interrupted:
             return GivenBack()  # whatever it was: `interrupted` decides
-        if isinstance(error, asyncio.CancelledError | KeyboardInterrupt | GeneratorExit):
-            if isinstance(error, asyncio.CancelledError) and not active.slot.cancelling():
-                return self._raised(active, error)  # the handler cancelled something of its own and let that out
+        if isinstance(error, asyncio.CancelledError):
+            if active.slot.cancelling():
+                raise error
+        elif isinstance(error, KeyboardInterrupt) or (isinstance(error, GeneratorExit) and not _stepping(active.slot)):
             raise error
         if isinstance(error, Snooze):
             return Snoozed(error.delay)
         if isinstance(error, ProcessDied):
             return GivenBack(str(error))
-        return self._raised(active, error)  # SystemExit too: a handler's error is not the worker's end
+        # SystemExit too, and a cancellation of something of its own: a handler's error is not the worker's end.
+        return self._raised(active, error)
 
     async def _wrapped(self, active: Active, depth: int) -> None:
         if depth == 0:
@@ -92,7 +102,9 @@ class Executor:
     async def _enter(self, active: Active) -> None:
         task, ctx = active.task, active.ctx
         if task.processing_cb is not None:
+            closed, ctx.closed = ctx.closed, IN_CALLBACK
             await self.call_back(task.processing_cb, ctx)
+            ctx.closed = closed
         if faults.active:
             faults.point("W5.entered")
         if task.executor == "loop":
@@ -132,17 +144,18 @@ class Executor:
                 await fn(ctx, *args)
             else:
                 await self._threads.call(fn, ctx, *args)
-        except Exception:
+        except (Exception, SystemExit):
             ctx.log.exception("%s raised; nothing is changed by that", getattr(fn, "__name__", fn))
 
     def interrupt(self, active: Active, why: str) -> None:
         """Ask a running job to stop; what it saves and returns from now on is dropped."""
         ctx = active.ctx
         if ctx.interrupted:
-            if why == "lost":
+            if why == "lost" or (why == "cancel" and ctx.interrupted != "lost"):
                 ctx.interrupted = why
             return
         ctx.interrupted = why
+        active.saved = ctx.saved
         active.slot.cancel()
 
     def interrupted(self, active: Active) -> Outcome | None:
@@ -151,19 +164,17 @@ class Executor:
         if why == "lost":
             return None
         if why == "cancel":
-            return Stopped()
+            return Stopped(active.saved)
         if why == "drain":
             return GivenBack()
         timeout = active.timeout
         message = f"timed out after {timeout:g} s"
         active.error = TimeoutError(message)
-        return Raised(self._entry(active, "TimeoutError", message, ""), result=None)
+        return Raised(self._entry(active, "TimeoutError", message, ""), result=active.saved)
 
     def _raised(self, active: Active, error: BaseException) -> Outcome:
         active.error = error
-        text = f"{error}"[:MAX_MESSAGE]
-        trace = "".join(traceback.format_exception(error))
-        entry = self._entry(active, type(error).__qualname__, text, trace)
+        entry = self._entry(active, type(error).__qualname__, message_of(error), trace_of(error))
         result = active.ctx.saved
         if isinstance(error, Fail):
             return Raised(entry, final=True, result=result)
@@ -172,13 +183,32 @@ class Executor:
         return Raised(entry, result=result)
 
     def _entry(self, active: Active, type: str, message: str, trace: str) -> ErrorEntry:
-        return ErrorEntry(int(self._ports.now() * 1000), active.run.worker, type, message, clip(trace))
+        return ErrorEntry(int(self._ports.now() * 1000), active.run.worker, type, message, trace)
 
 
-def clip(trace: str) -> str:
+def message_of(error: BaseException) -> str:
+    """`str(error)`, at most 2 KiB of it, whatever its author has done to it."""
+    try:
+        return str(error)[:MAX_MESSAGE].encode(errors="replace").decode()
+    except Exception:
+        return f"(an error whose __str__ raises, in {type(error).__qualname__})"
+
+
+def trace_of(error: BaseException) -> str:
     """A traceback of at most 8 KiB: its end says most."""
-    data = trace.encode(errors="replace")
-    return trace if len(data) <= MAX_TRACEBACK else "…" + data[3 - MAX_TRACEBACK :].decode(errors="ignore")
+    try:
+        data = "".join(traceback.format_exception(error)).encode(errors="replace")
+    except Exception as broken:
+        return f"(no traceback: {type(broken).__qualname__})"
+    return (data if len(data) <= MAX_TRACEBACK else "…".encode() + data[3 - MAX_TRACEBACK :]).decode(errors="ignore")
+
+
+def _stepping(slot: asyncio.Task[Any]) -> bool:
+    """Whether the slot is being run, not thrown away."""
+    try:
+        return asyncio.current_task() is slot
+    except RuntimeError:
+        return False
 
 
 def _uncancel(task: asyncio.Task[Any]) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from .. import __version__
+from ..client import __version__
 from ..core.record import Kind, Step
 from ..core.status import State
 from .crew import Crew

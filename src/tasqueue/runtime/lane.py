@@ -43,6 +43,10 @@ class Active(msgspec.Struct, gc=False, eq=False):
     ended: bool = False
     error: BaseException | None = None
     """What the run ended in, for the callbacks."""
+    saved: bytes | None = None
+    """What it had saved when it was interrupted."""
+    seconds: float = 0.0
+    """How long it ran."""
 
 
 class Lane:

@@ -26,7 +26,7 @@ BACKLOG = 2048
 class Settler:
     """`put` is called by slots; `stored(steps, actives)` for each batch of steps that the engine accepted.
 
-    `actives` has the runs, by job id, of those steps that were put together with one: only who needs to hear of it later is kept.
+    `actives` has the runs, by job id and claim, of those steps that were put together with one: only who needs to hear of it later is kept.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Settler:
         engine: Engine,
         bus: Bus,
         mono: Callable[[], float],
-        stored: Callable[[Sequence[Step], dict[str, Active]], None],
+        stored: Callable[[Sequence[Step], dict[tuple[str, int], Active]], None],
     ) -> None:
         self._engine = engine
         self._bus = bus
@@ -43,7 +43,7 @@ class Settler:
         self._worker = ""
         self._steps: list[Step] = []
         self._sealed: deque[tuple[str, list[Step]]] = deque()
-        self._actives: dict[str, Active] = {}
+        self._actives: dict[tuple[str, int], Active] = {}
         self._writing = 0
         self._wake = asyncio.Event()
         self._quiet = asyncio.Event()
@@ -74,7 +74,7 @@ class Settler:
             steps = self._steps = []
         steps.append(step)
         if active is not None:
-            self._actives[step.id] = active
+            self._actives[step.id, step.claim] = active
 
     async def flush(self) -> None:
         """Until everything that was put has been answered."""
@@ -122,12 +122,13 @@ class Settler:
         if self._bus.wanted(Settled):
             self._bus.emit(Settled(len(steps), self._mono() - began))
         if not all(accepted):
-            stale = tuple(step.id for step, ok in zip(steps, accepted, strict=True) if not ok)
+            refused = [step for step, ok in zip(steps, accepted, strict=True) if not ok]
+            stale = tuple(step.id for step in refused)
             steps = [step for step, ok in zip(steps, accepted, strict=True) if ok]
             self.refused += len(stale)
             log.warning("stale finish of %d job(s) refused, somebody else has them: %s", len(stale), ", ".join(stale[:5]))
-            for id in stale:
-                self._actives.pop(id, None)
+            for step in refused:
+                self._actives.pop((step.id, step.claim), None)
             if self._bus.wanted(Refused):
                 self._bus.emit(Refused(worker, stale))
         self._stored(steps, self._actives)

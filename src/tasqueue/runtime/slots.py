@@ -12,16 +12,18 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from .. import faults
-from ..client.context import TYPED, Host, JobCtx
+from ..client.context import OVER, TYPED, Host, JobCtx
 from ..client.registry import TaskDef
-from ..core.lifecycle import Outcome, Returned, decide
+from ..core.codec import ErrorEntry
+from ..core.lifecycle import Outcome, Raised, Returned, decide, refuse
 from ..core.record import Kind, Step
 from ..events import Started
 from .crew import Crew
 from .deadlines import Deadlines
-from .executor import Executor
+from .executor import Executor, message_of, trace_of
 from .lane import Active, Lane
 from .service import log
 
@@ -66,7 +68,7 @@ class Slots:
         self._loop = asyncio.get_running_loop()
         self.deadlines = Deadlines(self._loop, crew.ports.mono, self._expired, moved)
         self.stuck: dict[Active, Step | None] = {}
-        """Fenced off and not yet ended; with the retry that waits for that."""
+        """Fenced off and not yet ended; with the step that waits for that, since another run of the job may begin after it."""
 
     def open(self, lane: Lane) -> None:
         """Give a lane its slots."""
@@ -119,7 +121,8 @@ class Slots:
             timeout = spec.timeout or trait.timeout
             if timeout:
                 active.timeout = timeout
-                self.deadlines.add(active, timeout)
+                if not active.alone:  # the isolator gives the whole of it to the child, once that has started
+                    self.deadlines.add(active, timeout)
             if bus.active and bus.wanted(Started):
                 bus.emit(Started(lease.id, spec.task, lane.queue, run.worker))
             try:
@@ -147,11 +150,19 @@ class Slots:
                     return
             else:
                 active.ended = True
+                ctx.closed = OVER
                 del running[lease.id]
-                step = decide(run, outcome, now, rand)
+                try:
+                    step = decide(run, outcome, now, rand)
+                except Exception as error:
+                    step = self._undecided(active, outcome, error)
                 if faults.active:
                     faults.point("W7.decided")
-                put(step, active if trait.heard or bus.active else None, run.worker)
+                if trait.heard or bus.active:
+                    active.seconds = ended - at
+                    put(step, active, run.worker)
+                else:
+                    put(step, None, run.worker)
             mean = lane.mean
             lane.mean = ended - at if mean is None else mean + (ended - at - mean) * 0.1
             at = ended
@@ -195,7 +206,7 @@ class Slots:
     def fence(self, active: Active) -> None:
         """Give its slot back while it still runs."""
         lane = active.lane
-        if active.ended or active.fenced or lane.running.get(active.run.lease.id) is not active:
+        if active.ended or active.fenced:
             return
         active.fenced = True
         log.error("job %r (task %r) ignores its interruption; fenced off", active.run.lease.id, active.task.name)
@@ -217,16 +228,16 @@ class Slots:
             self._leave_behind(active, outcome)
             return False
         active.ended = True
-        active.lane.running.pop(active.run.lease.id, None)
+        self._vacate(active)
         if outcome is not None:
             self._put(active, self._decide(active, outcome))
         return False
 
     def _leave_behind(self, active: Active, outcome: Outcome | None) -> None:
         active.ctx.closed = active.ctx.closed or "was fenced off"
-        active.lane.running.pop(active.run.lease.id, None)
+        self._vacate(active)
         step = None if outcome is None else self._decide(active, outcome)
-        if step is not None and step.kind is not Kind.RETRY:
+        if step is not None and step.kind is Kind.END:
             self._put(active, step)
             step = None
         self.stuck[active] = step
@@ -240,16 +251,41 @@ class Slots:
         if step is not None:
             self._put(active, step)
 
-    def settle_stuck(self) -> None:
-        """The process is about to end, and with it what is stuck: the retries that wait for that can be written."""
+    def settle_stuck(self, releases: bool) -> None:
+        """The process is about to end, and with it what is stuck: the retries that wait for that can be written.
+
+        `releases`: what the drain gives back too; otherwise somebody else does, when the process is gone.
+        """
         for active, step in self.stuck.items():
-            if step is not None:
+            if step is not None and (releases or step.kind is not Kind.RELEASE):
                 self._put(active, step)
         self.stuck = dict.fromkeys(self.stuck)
 
+    def _vacate(self, active: Active) -> None:
+        """Its id may stand for a run under a newer lease by now, when its own was lost."""
+        running, id = active.lane.running, active.run.lease.id
+        if running.get(id) is active:
+            del running[id]
+
     def _decide(self, active: Active, outcome: Outcome) -> Step:
         ports = self._crew.ports
-        return decide(active.run, outcome, int(ports.now() * 1000), ports.rand)
+        try:
+            return decide(active.run, outcome, int(ports.now() * 1000), ports.rand)
+        except Exception as error:
+            return self._undecided(active, outcome, error)
+
+    def _undecided(self, active: Active, outcome: Outcome, error: Exception) -> Step:
+        """Its backoff function raised (the default takes its place), or its follow-ups cannot be decoded (it is failed)."""
+        run, ports = active.run, self._crew.ports
+        log.error("job %r (task %r): %s", run.lease.id, active.task.name, message_of(error), exc_info=error)
+        now = int(ports.now() * 1000)
+        if isinstance(outcome, Raised) and run.policy.backoff is not None:
+            run.policy = replace(run.policy, backoff=None)
+            return self._decide(active, outcome)
+        active.error = error
+        entry = ErrorEntry(now, run.worker, type(error).__qualname__, message_of(error), trace_of(error))
+        return refuse(run.lease, entry, run.policy, now)
 
     def _put(self, active: Active, step: Step) -> None:
+        active.seconds = self._crew.ports.mono() - active.started
         self._crew.settler.put(step, active, active.run.worker)

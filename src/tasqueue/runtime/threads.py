@@ -25,6 +25,7 @@ class Threads:
         self._name = name
         self._work: SimpleQueue[tuple[asyncio.Future[Any], Callable[..., Any], tuple[Any, ...]] | None] = SimpleQueue()
         self._replies: deque[Reply] = deque()
+        self._told = False
         self._threads = 0
         self._pending = 0
         self._abandoned = 0
@@ -70,21 +71,27 @@ class Threads:
                 BaseException
             ) as raised:  # SystemExit and KeyboardInterrupt in a handler are its errors, not this thread's end
                 error = raised
-            first = not self._replies
             self._replies.append((future, value, error))
             del item, future, fn, args, value, error
-            if first:
+            if not self._told:  # asked after the append: `_deliver` lowers it before it looks
+                self._told = True
                 try:
                     self._loop.call_soon_threadsafe(self._deliver)
                 except RuntimeError:  # the loop is closed: nobody is left to be told
                     return
 
     def _deliver(self) -> None:
+        self._told = False
         while self._replies:
             future, value, error = self._replies.popleft()
-            if not future.done():
-                if error is None:
-                    future.set_result(value)
-                else:
-                    future.set_exception(error if isinstance(error, Exception) else RuntimeError(repr(error)))
             self._pending -= 1
+            if future.done():
+                continue
+            if error is None:
+                future.set_result(value)
+            elif isinstance(error, Exception) and not isinstance(error, StopIteration):
+                future.set_exception(error)
+            else:  # a future takes no StopIteration, and what ends a thread must not end the loop
+                wrapped = RuntimeError(f"{type(error).__qualname__} was raised in a thread")
+                wrapped.__cause__ = error
+                future.set_exception(wrapped)

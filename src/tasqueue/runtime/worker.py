@@ -24,7 +24,7 @@ from ..interfaces import Beat
 from .consumer import Consumer
 from .crew import Crew
 from .duties import Pruner, Reaper, Scheduler
-from .executor import Executor
+from .executor import Executor, message_of
 from .info import Info
 from .isolated import Isolator
 from .keeper import Keeper
@@ -35,8 +35,8 @@ from .settler import Settler
 from .slots import FENCE_AFTER, Slots
 from .threads import Threads
 
-AFTER_GRACE = 1.0
-"""Seconds that cancelled handlers have to end when the grace is over."""
+AFTER_GRACE = 0.7
+"""Seconds that cancelled handlers have to end when the grace is over; a supervisor kills this process 1 s after it."""
 
 
 class Worker:
@@ -44,7 +44,8 @@ class Worker:
 
     `isolator`: runs a job's last allowed run in a child of its own. `named(worker)`: told the name of each incarnation.
     `moved(deadline)`: told the earliest deadline (monotonic seconds, 0.0: none). `recycle(why)`: told when too many slots are
-    stuck; without it that is only logged.
+    stuck; without it that is only logged. `retires=False`: what a handler that ignored its interruption still holds is given back
+    by the supervisor, when this process is gone.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Worker:
         named: Callable[[str], None] | None = None,
         moved: Callable[[float], None] | None = None,
         recycle: Callable[[str], None] | None = None,
+        retires: bool = True,
     ) -> None:
         self._parts = parts
         self._only = None if queues is None else set(queues)
@@ -67,6 +69,7 @@ class Worker:
         self._named = named
         self._moved = moved
         self._recycle_cb = recycle
+        self._retires = retires
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._callbacks: set[asyncio.Task[None]] = set()
@@ -82,7 +85,7 @@ class Worker:
         )
         self.info = Info(self.crew, self._concurrency)
         self.left_behind = 0
-        """After `run`: how many threads still run handlers that ignored their interruption; they die with the process."""
+        """After `run`: how many handlers that ignored their interruption still run; they die with the process."""
 
     # -- Host, for contexts -------------------------------------------------------------------------------------------
 
@@ -117,6 +120,7 @@ class Worker:
                 await stack.enter_async_context(parts.lifespan(parts.server)) if parts.lifespan is not None else None
             )
             threads, processes = Threads(self.loop), Processes()
+            self._threads = threads
             stack.callback(threads.close)
             stack.callback(processes.close)
             executor = Executor(parts.ports, threads, processes, parts.around, self._isolator)
@@ -147,8 +151,6 @@ class Worker:
             except BaseException:
                 await asyncio.shield(self._end(duties, 0.0))
                 raise
-            finally:
-                self.left_behind = threads.abandoned + len(self.slots.stuck)
 
     async def _begin(self, duties: list[Service]) -> None:
         await self._parts.producer.store_task_schedules()
@@ -185,10 +187,10 @@ class Worker:
             await self._wait_idle(AFTER_GRACE)
             for active in running:
                 self.slots.fence(active)
-            await asyncio.sleep(0)
+            await self._wait_idle(AFTER_GRACE)
         if self._callbacks:
             await asyncio.wait(self._callbacks, timeout=max(grace, AFTER_GRACE))
-        self.slots.settle_stuck()
+        self.slots.settle_stuck(self._retires)
         try:
             async with asyncio.timeout(self._parts.options.timeout):
                 await self.settler.flush()
@@ -197,12 +199,18 @@ class Worker:
         await self.slots.close()
         await self.settler.stop()
         await self.keeper.stop()
-        if crew.worker:
+        self.left_behind = max(self._threads.abandoned, len(self.slots.stuck))
+        if self._retires or not self.left_behind:
+            await self.hand_back()
+        log.info("worker %s: stopped", crew.worker)
+
+    async def hand_back(self) -> None:
+        """Give back whatever is still held, spending nothing."""
+        if self.crew.worker:
             try:
-                await crew.engine.retire(crew.worker)
+                await self.crew.engine.retire(self.crew.worker)
             except EngineUnavailable as error:
                 log.warning("could not give everything back: %s; the lease will", error)
-        log.info("worker %s: stopped", crew.worker)
 
     async def _wait_idle(self, seconds: float) -> None:
         """Until nothing runs and all is settled, the time is over, or somebody is in a hurry."""
@@ -307,21 +315,30 @@ class Worker:
             self.stop()
 
     def _recycle(self, why: str) -> None:
+        if self._stopping.is_set():
+            return
         if self._recycle_cb is None:
             log.error("%s; restart this process, or run it under `tasqueue worker`, which would do that", why)
-        elif not self._stopping.is_set():
+        else:
             log.error("%s; this process drains and is replaced", why)
             self._recycle_cb(why)
 
     # -- after the step is stored ---------------------------------------------------------------------------------------
 
-    def _stored(self, steps: Sequence[Step], actives: dict[str, Active]) -> None:
+    def _stored(self, steps: Sequence[Step], actives: dict[tuple[str, int], Active]) -> None:
         self.info.count(steps)
         if actives:
             for step in steps:
-                active = actives.pop(step.id, None)
+                active = actives.pop((step.id, step.claim), None)
                 if active is not None:
                     self._tell(step, active)
+        if self.crew.bus.wanted(Returned):
+            returned: dict[str, list[str]] = {}
+            for step in steps:
+                if step.kind not in (Kind.END, Kind.RETRY):
+                    returned.setdefault(step.kind.name.lower(), []).append(step.id)
+            for why, ids in returned.items():
+                self.crew.bus.emit(Returned(tuple(ids), why))
 
     def _tell(self, step: Step, active: Active) -> None:
         task, bus, kind = active.task, self.crew.bus, step.kind
@@ -335,16 +352,15 @@ class Worker:
         elif kind is Kind.RETRY:
             self._call_back(active, step, task.retrying_cb, active.error)
             if bus.wanted(Retrying):
-                bus.emit(Retrying(step.id, task.name, active.lane.queue, f"{active.error}"))
-        elif bus.wanted(Returned):
-            bus.emit(Returned((step.id,), kind.name.lower()))
+                error = active.error
+                text = "" if error is None else f"{type(error).__qualname__}: {message_of(error)}"
+                bus.emit(Retrying(step.id, task.name, active.lane.queue, text))
 
     def _ended(self, step: Step, active: Active) -> Ended:
         run = active.run
         status = {State.SUCCESSFUL: Status.SUCCESSFUL, State.FAILED: Status.FAILED}.get(step.state, Status.CANCELLED)
         waited = max(0, run.started_at - max(run.spec.enqueued_at, run.spec.eta or 0)) / 1000
-        seconds = self.crew.ports.mono() - active.started
-        return Ended(step.id, active.task.name, active.lane.queue, status, seconds, waited)
+        return Ended(step.id, active.task.name, active.lane.queue, status, active.seconds, waited)
 
     def _call_back(self, active: Active, step: Step, fn: Callable[..., Any] | None, *args: Any) -> None:
         if fn is None:

@@ -1,0 +1,5 @@
+"""`python -m tasqueue`: the same as `tasqueue`."""
+
+from .cli import main
+
+main(prog_name="tasqueue")

@@ -1,0 +1,248 @@
+"""`tasqueue status`: queues, workers and schedules on one screen, and what to do next. `--watch` keeps it on the screen."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from typing import Any
+
+import click
+import msgspec
+
+from ..client.inspector import Inspector, WorkerMessage
+from ..clock import SYSTEM
+from ..core.message import ScheduleMessage
+from ..core.status import ENDED, State
+from ..interfaces import Counts, PauseRow
+from .target import Target, ask, json_option, target_options
+from .terminal import (
+    Block,
+    Table,
+    Text,
+    clock_time,
+    count_of,
+    from_ms,
+    plain,
+    rich,
+    rich_console,
+    show,
+    show_json,
+    since,
+    size,
+)
+
+WAITING = (State.READY, State.RUNNING, State.DUE, State.HELD, State.PARKED)
+EVERY = 1.0
+"""Seconds between two looks of --watch."""
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """All that is shown, read at `at`."""
+
+    url: str
+    at: datetime
+    counts: Counts
+    workers: list[WorkerMessage]
+    schedules: list[ScheduleMessage]
+    paused: list[PauseRow]
+
+
+@click.command()
+@target_options
+@json_option
+@click.option("-w", "--watch", is_flag=True, help="Look again every second, until Ctrl-C.")
+def status(target: Target, as_json: bool, watch: bool) -> None:
+    """Show queues, workers and schedules."""
+    if watch and as_json:
+        raise click.UsageError("--json prints one document, --watch never ends: choose one")
+    if watch:
+        try:
+            asyncio.run(_watch(target))
+        except KeyboardInterrupt:
+            return
+    snapshot = ask(target, look)
+    if as_json:
+        show_json(_document(snapshot))
+    else:
+        show(*view(snapshot))
+
+
+async def look(inspector: Inspector) -> Snapshot:
+    """Read everything."""
+    return Snapshot(
+        inspector.connection.url,
+        from_ms(int(SYSTEM.now() * 1000)),
+        await inspector.counts(),
+        sorted(await inspector.workers(), key=lambda worker: worker.id),
+        await inspector.get_schedules(),
+        await inspector.paused(),
+    )
+
+
+async def _watch(target: Target) -> None:
+    async with target.server() as srv, _screen() as draw:
+        while True:
+            draw(view(await look(srv.inspector)))
+            await asyncio.sleep(EVERY)
+
+
+@asynccontextmanager
+async def _screen() -> AsyncIterator[Any]:
+    """Something that shows blocks in the place of those before; on what is no terminal, below them."""
+    console = rich_console()
+    if console is None:
+        terminal = click.get_text_stream("stdout").isatty()
+        yield lambda blocks: click.echo(("\x1b[2J\x1b[H" if terminal else "") + plain(blocks) + "\n")
+        return
+    from rich.live import Live
+
+    with Live(console=console, auto_refresh=False, screen=True) as live:
+        yield lambda blocks: live.update(rich(blocks), refresh=True)
+
+
+# -- for people -------------------------------------------------------------------------------------------------------
+
+
+def view(seen: Snapshot) -> list[Block]:
+    """The screen."""
+    paused = {row.queue: row for row in seen.paused}
+    queues = {
+        queue: seen.counts.queues.get(queue, {}) for queue in sorted({*seen.counts.queues, *paused, *_served(seen)})
+    }
+    ended = seen.counts.ended
+    failed = ended.get(State.FAILED, 0)
+    return [
+        Text(f"{seen.url}  {clock_time(seen.at)[:19]}", "dim"),
+        Table(
+            ("QUEUE", ">READY", ">RUNNING", ">LATER", ">HELD", ">PARKED", "WORKERS", ""),
+            [_queue_row(queue, states, paused.get(queue), _slots(seen, queue)) for queue, states in queues.items()],
+        ),
+        Text(
+            f"Ended: {ended.get(State.SUCCESSFUL, 0):,} successful, {failed:,} failed, "
+            f"{ended.get(State.CANCELLED, 0):,} cancelled",
+            "bad" if failed else "good",
+        ),
+        Table(
+            ("WORKER", ">PID", ">BUSY", ">HELD", ">DONE", ">FAILED", ">MEMORY", "LAST BEAT", "LEASE"),
+            [_worker_row(worker, seen.at) for worker in seen.workers],
+        ),
+        Table(
+            ("SCHEDULE", "WHEN", "TASK", "NEXT", "LAST"),
+            [_schedule_row(entry, seen.at) for entry in seen.schedules],
+        ),
+        *(Text(f"Next: {advice}", "warn") for advice in _advice(seen, paused)),
+    ]
+
+
+def _queue_row(
+    queue: str, states: Mapping[State, int], pause: PauseRow | None, workers: tuple[int, int]
+) -> list[str | Text]:
+    style = {State.READY: "strong", State.RUNNING: "good", State.PARKED: "warn"}
+    numbers = [
+        Text(f"{states.get(state, 0):,}", style.get(state, "") if states.get(state) else "dim") for state in WAITING
+    ]
+    note = "" if pause is None else f"paused by {pause.by}" + (f": {pause.reason}" if pause.reason else "")
+    serving, slots = workers
+    served = f"{serving} ({count_of(slots, 'slot')})" if serving else Text("none", "warn" if states else "dim")
+    return [queue, *numbers, served, Text(note, "warn")]
+
+
+def _worker_row(worker: WorkerMessage, now: datetime) -> list[str | Text]:
+    info = _Info.of(worker)
+    alive = _alive(worker, now)
+    lease = f"until {clock_time(worker.lease_until)[11:19]}" if alive else f"ended {since(worker.lease_until, now)}"
+    return [
+        worker.id if worker.id.startswith(f"{info.host}:") or not info.host else f"{worker.id} on {info.host}",
+        str(info.pid or "-"),
+        f"{info.busy}/{sum(info.queues.values())}",
+        str(worker.held),
+        f"{info.done:,}",
+        Text(f"{info.failed:,}", "bad" if info.failed else ""),
+        size(info.rss) if info.rss else "-",
+        since(from_ms(info.at), now) if info.at else "-",
+        Text(lease, "good" if alive else "bad"),
+    ]
+
+
+def _schedule_row(entry: ScheduleMessage, now: datetime) -> list[str | Text]:
+    following = Text("paused", "warn") if entry.paused else since(entry.next_at, now)
+    return [entry.id, entry.schedule, entry.job.task, following, since(entry.last_at, now)]
+
+
+def _advice(seen: Snapshot, paused: Mapping[str, PauseRow]) -> list[str]:
+    """What an operator would do now; nothing when all is well."""
+    advice: list[str] = []
+    for queue, states in sorted(seen.counts.queues.items()):
+        waiting = sum(states.get(state, 0) for state in (State.READY, State.DUE))
+        if queue in paused and waiting:
+            advice.append(f"tasqueue resume {queue}, when its {count_of(waiting, 'job')} may start")
+        elif waiting and not _slots(seen, queue)[0]:
+            advice.append(
+                f"tasqueue worker APP:SERVER, since no worker serves {queue} and {count_of(waiting, 'job')} wait"
+            )
+    if parked := sum(states.get(State.PARKED, 0) for states in seen.counts.queues.values()):
+        advice.append(
+            f"start a worker that knows the tasks of the {parked:,} parked: tasqueue jobs --status queued shows why"
+        )
+    if failed := seen.counts.ended.get(State.FAILED, 0):
+        advice.append(f"tasqueue jobs --status failed, to see the {failed:,} that failed")
+    return advice
+
+
+class _Info(msgspec.Struct):
+    """What is needed of a worker's report; one of another version may lack some of it."""
+
+    host: str = ""
+    pid: int = 0
+    at: int = 0
+    queues: dict[str, int] = {}
+    busy: int = 0
+    done: int = 0
+    failed: int = 0
+    rss: int = 0
+
+    @classmethod
+    def of(cls, worker: WorkerMessage) -> _Info:
+        try:
+            return msgspec.convert(worker.info, cls)
+        except msgspec.ValidationError:
+            return cls()
+
+
+def _alive(worker: WorkerMessage, now: datetime) -> bool:
+    return worker.lease_until is not None and worker.lease_until > now - timedelta(seconds=0.5)
+
+
+def _served(seen: Snapshot) -> set[str]:
+    return {queue for worker in seen.workers for queue in _Info.of(worker).queues}
+
+
+def _slots(seen: Snapshot, queue: str) -> tuple[int, int]:
+    """How many living workers serve it, with how many slots."""
+    slots = [_Info.of(worker).queues.get(queue, 0) for worker in seen.workers if _alive(worker, seen.at)]
+    return sum(map(bool, slots)), sum(slots)
+
+
+# -- for programs -----------------------------------------------------------------------------------------------------
+
+
+def _document(seen: Snapshot) -> dict[str, Any]:
+    return {
+        "url": seen.url,
+        "at": seen.at,
+        "queues": {
+            queue: {state.name.lower(): states.get(state, 0) for state in WAITING}
+            for queue, states in seen.counts.queues.items()
+        },
+        "ended": {str(ENDED[state]): seen.counts.ended.get(state, 0) for state in ENDED},
+        "workers": [
+            {"id": w.id, "lease_until": w.lease_until, "alive": _alive(w, seen.at), "held": w.held, "info": w.info}
+            for w in seen.workers
+        ],
+        "schedules": seen.schedules,
+        "paused": [
+            {"queue": row.queue, "reason": row.reason, "by": row.by, "at": from_ms(row.at)} for row in seen.paused
+        ],
+    }

@@ -1,0 +1,83 @@
+"""The statements, read once from the `.sql` files beside this module and made ready for one namespace.
+
+A file holds named statements, each under `-- name: <name>` and a line that tells parameters and result. Two things stand in them
+that SQL does not know: `ns_`, the prefix of a namespace's tables; and `, ...` behind a row `(?, ?)` of a bulk insert, which means
+that the row is repeated. The invariant: table names are never made of anything but a checked namespace.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+from sqlite3 import Connection
+from typing import Any
+
+from ...errors import InvalidJob
+
+FILES = ("submit", "claim", "settle", "link", "operate", "read")
+CHUNKS = (128, 32, 8, 1)
+"""Rows of one bulk statement. One step of SQLite for many rows is cheaper than executemany, and lets go of the GIL but once.
+A few fixed sizes, so that the prepared statements are found again."""
+
+_valid = re.compile(r"[A-Za-z0-9_-]{1,64}\Z").match
+_name = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
+_table = re.compile(r"\bns_(\w+)")
+_row = re.compile(r"(\((?:\?, )*\?\)), \.\.\.")
+
+
+def check_namespace(namespace: str) -> str:
+    """InvalidJob unless it can stand in a table's name."""
+    if not _valid(namespace):
+        raise InvalidJob(f"namespace {namespace!r}: 1 to 64 of the characters A-Z a-z 0-9 _ -, please")
+    return namespace
+
+
+def read(name: str) -> str:
+    """The text of a file."""
+    return files(__package__).joinpath("sql", f"{name}.sql").read_text("utf-8")
+
+
+@cache
+def _statements() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in FILES:
+        parts = _name.split(read(name))[1:]
+        for title, body in zip(parts[::2], parts[1::2], strict=True):
+            assert title not in found, f"two statements are called {title}"
+            found[title] = "\n".join(line for line in body.strip().splitlines() if not line.startswith("--"))
+    return found
+
+
+class Sql(dict[str, str]):
+    """Every statement of a namespace, by name."""
+
+    def __init__(self, namespace: str) -> None:
+        # SQLite's names know no case, and `sqlite` is its own.
+        prefix = re.sub("[A-Z]", lambda found: "^" + found[0].lower(), check_namespace(namespace))
+        self._prefix = f"~{prefix}" if prefix.startswith("sqlite") else prefix
+        super().__init__({name: self.of(text) for name, text in _statements().items()})
+        self._bulk: dict[str, list[tuple[int, str]]] = {}
+        for name, text in self.items():
+            if row := _row.search(text):
+                self._bulk[name] = [(n, text.replace(row[0], ", ".join([row[1]] * n))) for n in CHUNKS]
+
+    def of(self, text: str) -> str:
+        """Any text with this namespace's names in it."""
+        return _table.sub(lambda found: f'"{self._prefix}_{found[1]}"', text)
+
+    def table(self, name: str) -> str:
+        """A table's name, as the schema lists it."""
+        return f"{self._prefix}_{name}"
+
+    def bulk(self, connection: Connection, name: str, width: int, values: Sequence[Any], first: tuple[Any, ...] = ()) -> int:
+        """Run a bulk statement over flat `values`, `width` for each row, `first` before each chunk. The row count."""
+        total, at, left = 0, 0, len(values) // width
+        for n, text in self._bulk[name]:
+            while left >= n:
+                chunk = values[at : at + n * width]
+                total += connection.execute(text, (*first, *chunk)).rowcount
+                at += n * width
+                left -= n
+        return total

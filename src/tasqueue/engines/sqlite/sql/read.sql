@@ -1,0 +1,126 @@
+-- What readers ask. Rows are those of ns_row without seq: the fields of core.record.Row.
+
+-- name: get
+-- ? JSON array of ids -> rows
+SELECT id, queue, state, spec, tail, prev, result, priority, due, worker, claimed_at, ended_at, deaths, parked, progress, task, link, pos
+FROM ns_row WHERE id IN (SELECT value FROM json_each(?));
+
+-- name: rows
+-- ? JSON array of seqs -> rows, newest submitted first
+SELECT id, queue, state, spec, tail, prev, result, priority, due, worker, claimed_at, ended_at, deaths, parked, progress, task, link, pos
+FROM ns_row WHERE seq IN (SELECT value FROM json_each(?)) ORDER BY seq DESC;
+
+-- name: get_link
+-- ? key -> n, status, pos, generation
+SELECT n, status, pos, generation FROM ns_link WHERE key = ?;
+
+-- name: place_in_line
+-- ? id -> queue, prio, ord; nothing when it is not ready
+SELECT j.queue, j.prio, j.ord FROM ns_job j JOIN ns_ready r ON r.queue = j.queue AND r.prio = j.prio AND r.ord = j.ord WHERE j.id = ?;
+
+-- name: pending
+-- ?1 queue, ?2 prio, ?3 ord, ?4 limit: behind that place -> seq
+SELECT seq FROM (
+    SELECT seq, prio, ord FROM (SELECT seq, prio, ord FROM ns_ready WHERE queue = ?1 AND prio = ?2 AND ord > ?3 ORDER BY ord LIMIT ?4)
+    UNION ALL
+    SELECT seq, prio, ord FROM (SELECT seq, prio, ord FROM ns_ready WHERE queue = ?1 AND prio < ?2 ORDER BY prio DESC, ord LIMIT ?4)
+) ORDER BY prio DESC, ord LIMIT ?4;
+
+-- name: ended_num
+-- ? id, ? state -> num
+SELECT o.num FROM ns_job j JOIN ns_outcome o ON o.seq = j.seq WHERE j.id = ? AND o.state = ?;
+
+-- name: ended_4
+-- ? before this num, ? limit -> id, newest first
+SELECT j.id FROM ns_outcome o CROSS JOIN ns_job j ON j.seq = o.seq WHERE o.state = 4 AND o.num < ? ORDER BY o.num DESC LIMIT ?;
+
+-- name: ended_5
+-- the same for the failed ones
+SELECT j.id FROM ns_outcome o CROSS JOIN ns_job j ON j.seq = o.seq WHERE o.state = 5 AND o.num < ? ORDER BY o.num DESC LIMIT ?;
+
+-- name: ended_6
+-- the same for the cancelled ones
+SELECT j.id FROM ns_outcome o CROSS JOIN ns_job j ON j.seq = o.seq WHERE o.state = 6 AND o.num < ? ORDER BY o.num DESC LIMIT ?;
+
+-- name: newest
+-- ?1 before this seq, ?2 how many to look at, ?3 queue, ?4 task (NULL: any) -> seq, whether it matches
+SELECT seq, (?3 IS NULL OR queue = ?3) AND (?4 IS NULL OR task = ?4) FROM ns_job WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2;
+
+-- name: newest_1
+-- the same for the ready ones
+SELECT r.seq, (?3 IS NULL OR r.queue = ?3) AND (?4 IS NULL OR ?4 = (SELECT task FROM ns_job j WHERE j.seq = r.seq))
+FROM ns_ready r WHERE r.seq < ?1 AND (?3 IS NULL OR r.queue = ?3) ORDER BY r.seq DESC LIMIT ?2;
+
+-- name: newest_3
+-- the same for the running ones
+SELECT r.seq, (?3 IS NULL OR j.queue = ?3) AND (?4 IS NULL OR j.task = ?4)
+FROM ns_running r CROSS JOIN ns_job j ON j.seq = r.seq WHERE r.seq < ?1 ORDER BY r.seq DESC LIMIT ?2;
+
+-- name: newest_idle
+-- the same for those of state ?5: held back, due, parked
+SELECT seq, (?3 IS NULL OR queue = ?3) AND (?4 IS NULL OR task = ?4)
+FROM ns_job WHERE state IN (0, 2, 7) AND state = ?5 AND seq < ?1 ORDER BY seq DESC LIMIT ?2;
+
+-- name: newest_4
+-- the same for the successful ones
+SELECT o.seq, (?3 IS NULL OR j.queue = ?3) AND (?4 IS NULL OR j.task = ?4)
+FROM ns_outcome o CROSS JOIN ns_job j ON j.seq = o.seq WHERE o.state = 4 AND o.seq < ?1 ORDER BY o.seq DESC LIMIT ?2;
+
+-- name: newest_5
+-- the same for the failed ones
+SELECT o.seq, (?3 IS NULL OR j.queue = ?3) AND (?4 IS NULL OR j.task = ?4)
+FROM ns_outcome o CROSS JOIN ns_job j ON j.seq = o.seq WHERE o.state = 5 AND o.seq < ?1 ORDER BY o.seq DESC LIMIT ?2;
+
+-- name: newest_6
+-- the same for the cancelled ones
+SELECT o.seq, (?3 IS NULL OR j.queue = ?3) AND (?4 IS NULL OR j.task = ?4)
+FROM ns_outcome o CROSS JOIN ns_job j ON j.seq = o.seq WHERE o.state = 6 AND o.seq < ?1 ORDER BY o.seq DESC LIMIT ?2;
+
+-- name: seq_of_id
+-- ? id
+SELECT seq FROM ns_job WHERE id = ?;
+
+-- name: count_waiting
+-- -> queue, state, how many
+SELECT queue, 1, count(*) FROM ns_ready GROUP BY queue
+UNION ALL SELECT queue, state, count(*) FROM ns_job WHERE state IN (0, 2, 7) GROUP BY queue, state
+UNION ALL SELECT j.queue, 3, count(*) FROM ns_running r CROSS JOIN ns_job j ON j.seq = r.seq GROUP BY j.queue;
+
+-- name: count_ended
+-- -> successful, failed, cancelled
+SELECT (SELECT count(*) FROM ns_outcome WHERE state = 4), (SELECT count(*) FROM ns_outcome WHERE state = 5),
+       (SELECT count(*) FROM ns_outcome WHERE state = 6);
+
+-- name: workers
+-- -> id, deadline, info, held
+SELECT id, deadline, info, (SELECT count(*) FROM ns_running r WHERE r.worker = nr) FROM ns_worker WHERE deadline IS NOT NULL ORDER BY id;
+
+-- name: pauses
+-- -> queue, reason, by, at
+SELECT queue, reason, by, at FROM ns_pause ORDER BY queue;
+
+-- name: tasks
+-- -> name, queue
+SELECT name, queue FROM ns_task ORDER BY name;
+
+-- name: schedules
+-- ? limit -> the columns of core.record.Schedule, by id
+SELECT id, schedule, task, queue, priority, job, anchor, next_at, last_at, paused FROM ns_schedule ORDER BY id LIMIT ?;
+
+-- name: schedules_due
+-- ? now, ? limit -> the same, earliest first
+SELECT id, schedule, task, queue, priority, job, anchor, next_at, last_at, paused FROM ns_schedule
+WHERE next_at <= ? AND NOT paused ORDER BY next_at, id LIMIT ?;
+
+-- name: jobs_over
+-- ? JSON array of ids -> those that have ended or do not exist
+SELECT s.value FROM json_each(?) s WHERE NOT EXISTS (
+    SELECT 1 FROM ns_job j WHERE j.id = s.value AND NOT EXISTS (SELECT 1 FROM ns_outcome o WHERE o.seq = j.seq));
+
+-- name: links_over
+-- ? JSON array of keys -> those that have ended or do not exist
+SELECT s.value FROM json_each(?) s WHERE NOT EXISTS (SELECT 1 FROM ns_link l WHERE l.key = s.value AND l.ended_at IS NULL);
+
+-- name: work_in
+-- ? queue -> whether a claim would get something
+SELECT EXISTS (SELECT 1 FROM ns_ready WHERE queue = ?1) AND NOT EXISTS (SELECT 1 FROM ns_pause WHERE queue = ?1);

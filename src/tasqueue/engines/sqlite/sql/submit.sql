@@ -1,0 +1,37 @@
+-- Storing what is new. `, ...` repeats what stands before it, once for each row of a bulk statement.
+
+-- name: place
+-- ? how many numbers -> the last of them
+UPDATE ns_store SET place = place + ? RETURNING place;
+
+-- name: insert_jobs
+-- rows of seq, id, queue, prio, ord, state, due, task, link, pos, spec, prev; ids that exist are skipped
+INSERT INTO ns_job (seq, id, queue, prio, ord, state, due, task, link, pos, spec, prev)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?), ...
+ON CONFLICT (id) DO NOTHING;
+
+-- name: ready_new
+-- ? after this seq, ? up to this one: those that are ready take their places
+INSERT INTO ns_ready (queue, prio, ord, seq) SELECT queue, prio, ord, seq FROM ns_job WHERE seq > ? AND seq <= ? AND state = 1;
+
+-- name: insert_link
+-- ? key, ? n, ? on_success, ? on_error, ? result_ttl, ? failed_ttl, ? max_prev -> row count 0: there is one already
+INSERT INTO ns_link (key, n, on_success, on_error, result_ttl, failed_ttl, max_prev) VALUES (?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (key) DO NOTHING;
+
+-- name: get_schedule
+-- ? id -> the columns of core.record.Schedule
+SELECT id, schedule, task, queue, priority, job, anchor, next_at, last_at, paused FROM ns_schedule WHERE id = ?;
+
+-- name: put_schedule
+-- the columns of core.record.Schedule
+INSERT OR REPLACE INTO ns_schedule (id, schedule, task, queue, priority, job, anchor, next_at, last_at, paused)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: delete_schedule
+-- ? id
+DELETE FROM ns_schedule WHERE id = ?;
+
+-- name: advance_schedule
+-- ? next_at, ? last_at, ? id, ? expect -> row count 0: somebody else has fired this tick
+UPDATE ns_schedule SET next_at = ?, last_at = ? WHERE id = ? AND next_at = ?;

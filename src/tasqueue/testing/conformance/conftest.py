@@ -1,0 +1,37 @@
+"""Which engines the suite runs on, and the fixture that every test starts from."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from .harness import Harness
+from .sources import OWN, Source, UrlSource
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "needs(*capabilities): skipped on an engine that does not declare them")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "source" in metafunc.fixturenames:
+        urls: list[str] = metafunc.config.getoption("--engine", default=None) or []
+        sources: list[Source] = [UrlSource(url) for url in urls] or OWN
+        metafunc.parametrize("source", sources, ids=[source.name for source in sources])
+
+
+@pytest_asyncio.fixture
+async def h(source: Source, tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Harness]:
+    """A fresh store of the engine under test."""
+    harness = await Harness.start(source, tmp_path)
+    try:
+        for mark in request.node.iter_markers("needs"):
+            for flag in mark.args:
+                if not getattr(harness.engine.capabilities, flag):
+                    pytest.skip(f"the engine does not declare {flag}")
+        yield harness
+    finally:
+        await harness.stop()

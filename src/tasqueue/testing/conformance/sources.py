@@ -1,0 +1,116 @@
+"""Where the engines under test come from: the library's own, or a URL. A source opens any number of engines on one fresh store."""
+
+from __future__ import annotations
+
+import sqlite3
+import uuid  # noqa: TID251  (a namespace nobody else has)
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Protocol
+
+from ...clock import Ports
+from ...engines import connect
+from ...interfaces import Engine
+
+TIMEOUT = 2.0
+
+
+class Opened(Protocol):
+    """One fresh store."""
+
+    def engine(self, ports: Ports, timeout: float = TIMEOUT) -> Engine:
+        """Another unopened engine object on it."""
+        ...
+
+    outage: AbstractContextManager[None] | None
+    """Within it the store gives no answer. None: this harness cannot bring that about."""
+
+
+class Source(Protocol):
+    """An engine to be proved."""
+
+    name: str
+
+    def fresh(self, folder: Path) -> Opened: ...
+
+
+class _Url:
+    def __init__(self, url: str, namespace: str, outage: AbstractContextManager[None] | None = None) -> None:
+        self._url = url
+        self._namespace = namespace
+        self.outage = outage
+
+    def engine(self, ports: Ports, timeout: float = TIMEOUT) -> Engine:
+        return connect(self._url, namespace=self._namespace, timeout=timeout, ports=ports)
+
+
+class UrlSource:
+    """Anybody's store; a namespace of its own for each test."""
+
+    def __init__(self, url: str) -> None:
+        self.name = url
+        self._url = "memory://conformance" if url == "memory://" else url  # a private one could not be opened twice
+
+    def fresh(self, folder: Path) -> Opened:
+        return _Url(self._url, f"conformance-{uuid.uuid4().hex}")
+
+
+class SqliteSource:
+    """A file of its own for each test. While another process holds its write lock, nothing can be stored."""
+
+    name = "sqlite"
+
+    def fresh(self, folder: Path) -> Opened:
+        path = folder / "conformance.db"
+        return _Url(f"sqlite:///{path}", "tasqueue", _locked(path))
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        connection.execute("BEGIN EXCLUSIVE")
+        yield
+        connection.execute("ROLLBACK")
+    finally:
+        connection.close()
+
+
+class PairSource:
+    """The example pair, put together by `engines.split`."""
+
+    name = "split"
+
+    def fresh(self, folder: Path) -> Opened:
+        return _Pair()
+
+
+class _Pair:
+    outage = None
+
+    def __init__(self) -> None:
+        from ..pair import MemoryBroker, MemoryResults
+
+        self._parts: tuple[MemoryBroker, MemoryResults] | None = None
+        self._types = MemoryBroker, MemoryResults
+
+    def engine(self, ports: Ports, timeout: float = TIMEOUT) -> Engine:
+        from ...engines.split import SplitEngine
+
+        if self._parts is None:
+            self._parts = self._types[0](ports.now), self._types[1](ports.now)
+        return SplitEngine(*self._parts, ports=ports, timeout=timeout, namespace="tasqueue")
+
+
+def _importable(*names: str) -> bool:
+    specs = [find_spec(name) for name in names]
+    return all(spec is not None and spec.origin for spec in specs)
+
+
+OWN: list[Source] = [UrlSource("memory://")]
+if _importable("tasqueue.engines.sqlite"):
+    OWN.append(SqliteSource())
+if _importable("tasqueue.engines.split", "tasqueue.testing.pair"):
+    OWN.append(PairSource())

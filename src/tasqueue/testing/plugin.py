@@ -1,0 +1,19 @@
+"""The option of `pytest --pyargs tasqueue.testing.conformance --engine URL`; without those words it adds nothing to pytest."""
+
+from __future__ import annotations
+
+import pytest
+
+SUITE = "tasqueue.testing.conformance"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(parser: pytest.Parser, args: list[str]) -> None:
+    """A conftest.py named by --pyargs is read too late to add an option."""
+    if any(SUITE in arg or SUITE.replace(".", "/") in arg for arg in args):
+        parser.addoption(
+            "--engine",
+            action="append",
+            metavar="URL",
+            help="an engine to prove; may be repeated (default: the library's own)",
+        )

@@ -1,7 +1,7 @@
-"""The `tasqueue` command. Exit codes: 0 done, 1 failed, 2 wrong usage. What is expected to go wrong ends in one line on stderr.
+"""The `tasqueue` command. Exit codes: 0 done, 1 failed, 2 wrong usage.
 
-Each command is a module; all are over `client.inspector`, but for the worker, the demo and the benchmark. Only here are logging
-handlers ever installed.
+What is expected to go wrong ends in one line on stderr, never in a traceback. Each command is a module; all are over
+`client.inspector`, but for the worker, the demo and the benchmark.
 """
 
 from __future__ import annotations

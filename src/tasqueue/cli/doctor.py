@@ -1,4 +1,4 @@
-"""`tasqueue doctor`: does the store work, and what do its settings really promise. Exit code 1 when something is wrong."""
+"""`tasqueue doctor`: does the store work, and what do its settings really promise. Exit code 1 for an error."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def doctor(target: Target, as_json: bool) -> None:
 
 
 def _show(found: Durability, errors: int, warnings: int) -> None:
-    rows = [
-        (Text(finding.level, _STYLE[finding.level]), finding.name, finding.value, finding.advice)
-        for finding in sorted(found.findings, key=lambda finding: list(_STYLE).index(finding.level), reverse=True)
-    ]
+    findings = sorted(found.findings, key=lambda finding: list(_STYLE).index(finding.level), reverse=True)
+    rows = [(Text(finding.level, _STYLE[finding.level]), finding.name, finding.value) for finding in findings]
     show(
-        Text(f"An acknowledged job survives {_PROMISES[found.level]}. {found.promise}", "strong"),
-        Table(("", "SETTING", "VALUE", "WHAT TO DO"), rows),
+        Text(f"An acknowledged job survives {_PROMISES[found.level]}.", "strong"),
+        found.promise,
+        Table(("", "SETTING", "VALUE"), rows),
+        *(Text(f"{finding.name}: {finding.advice}", _STYLE[finding.level]) for finding in findings if finding.advice),
         Text(
             f"{count_of(errors, 'error')}, {count_of(warnings, 'warning')}",
             "bad" if errors else "warn" if warnings else "good",

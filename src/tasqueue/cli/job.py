@@ -63,7 +63,7 @@ def _view(message: JobMessage, result: bytes | None, now: datetime) -> list[Bloc
         "started": moment(meta.started_at),
         "ended": moment(meta.ended_at),
         "worker": meta.worker,
-        "retries": f"{meta.retried} of {meta.max_retries}" if meta.max_retries or meta.retried else "",
+        "retries": str(meta.retried or "") if what.max_retries is None else f"{meta.retried} of {what.max_retries}",
         "deaths": Text(str(meta.deaths), "bad") if meta.deaths else "",
         "generation": str(meta.generation or ""),
         "parked": Text(meta.parked, "warn"),
@@ -80,7 +80,7 @@ def _view(message: JobMessage, result: bytes | None, now: datetime) -> list[Bloc
         blocks += [error.traceback.rstrip()] if error.traceback else []
     if meta.prev_err and not meta.errors:
         blocks.append(Text(meta.prev_err, "bad"))
-    return [*blocks, Text(_next(meta.status, meta.id), "dim")]
+    return [*blocks, "", Text(_next(meta.status, meta.id), "dim")]
 
 
 def _next(status: Status, id: str) -> str:
@@ -133,7 +133,7 @@ def decoded(data: bytes) -> Any:
 
 
 def readable(data: bytes) -> str:
-    """A call as `(5, 4, size=3)`, other msgpack as a Python value, text as it is, else the first bytes; with the size if long."""
+    """A call as `(5, 4, size=3)`, other msgpack as a Python value, text as it is, else bytes; cut when long."""
     try:
         value = decoded(data)
     except msgspec.DecodeError:

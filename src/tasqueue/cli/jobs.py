@@ -75,9 +75,7 @@ def note(message: JobMessage, now: datetime) -> str:
     if meta.status is Status.QUEUED and meta.due_at is not None and meta.due_at > now:
         return f"due {since(meta.due_at, now)}"
     if meta.status is Status.RETRYING:
-        return (
-            f"try {meta.retried + 1} of {meta.max_retries + 1} {since(meta.due_at, now)}: {_first_line(meta.prev_err)}"
-        )
+        return f"try {meta.retried + 1} {since(meta.due_at, now)}: {_first_line(meta.prev_err)}"
     return _first_line(meta.prev_err)
 
 

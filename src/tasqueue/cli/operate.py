@@ -1,4 +1,4 @@
-"""`cancel`, `retry`, `delete`, `pause`, `resume`: steering from a shell. What could not be done is named, and the exit code is 1."""
+"""`cancel`, `retry`, `delete`, `pause`, `resume` from a shell. What could not be done is named, with exit code 1."""
 
 from __future__ import annotations
 

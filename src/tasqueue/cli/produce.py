@@ -29,7 +29,7 @@ PATIENCE = 2.0
 """Seconds of --wait before it says what it is waiting for."""
 
 
-class Eta(click.ParamType):
+class Eta(click.ParamType[datetime]):
     """`+10s`, `+5m`, `+2h`, `+1d`, or ISO 8601 with a zone."""
 
     name = "T"

@@ -1,10 +1,11 @@
-"""`tasqueue status`: queues, workers and schedules on one screen, and what to do next. `--watch` keeps it on the screen."""
+"""`tasqueue status`: queues, workers and schedules on one screen, and what to do next. `--watch` keeps it there."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+import sys
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -82,19 +83,20 @@ async def look(inspector: Inspector) -> Snapshot:
 
 
 async def _watch(target: Target) -> None:
-    async with target.server() as srv, _screen() as draw:
-        while True:
-            draw(view(await look(srv.inspector)))
-            await asyncio.sleep(EVERY)
+    async with target.server() as srv:
+        with _screen() as draw:
+            while True:
+                draw(view(await look(srv.inspector)))
+                await asyncio.sleep(EVERY)
 
 
-@asynccontextmanager
-async def _screen() -> AsyncIterator[Any]:
-    """Something that shows blocks in the place of those before; on what is no terminal, below them."""
+@contextmanager
+def _screen() -> Generator[Callable[[Sequence[Block]], None]]:
+    """Something that shows blocks in the place of those before; where there is no terminal, below them."""
     console = rich_console()
     if console is None:
-        terminal = click.get_text_stream("stdout").isatty()
-        yield lambda blocks: click.echo(("\x1b[2J\x1b[H" if terminal else "") + plain(blocks) + "\n")
+        home = "\x1b[2J\x1b[H" if sys.stdout.isatty() else ""
+        yield lambda blocks: click.echo(f"{home}{plain(blocks)}\n")
         return
     from rich.live import Live
 
@@ -122,7 +124,7 @@ def view(seen: Snapshot) -> list[Block]:
         Text(
             f"Ended: {ended.get(State.SUCCESSFUL, 0):,} successful, {failed:,} failed, "
             f"{ended.get(State.CANCELLED, 0):,} cancelled",
-            "bad" if failed else "good",
+            "bad" if failed else "",
         ),
         Table(
             ("WORKER", ">PID", ">BUSY", ">HELD", ">DONE", ">FAILED", ">MEMORY", "LAST BEAT", "LEASE"),
@@ -132,7 +134,7 @@ def view(seen: Snapshot) -> list[Block]:
             ("SCHEDULE", "WHEN", "TASK", "NEXT", "LAST"),
             [_schedule_row(entry, seen.at) for entry in seen.schedules],
         ),
-        *(Text(f"Next: {advice}", "warn") for advice in _advice(seen, paused)),
+        *(Text(advice, "warn") for advice in _advice(seen, paused)),
     ]
 
 
@@ -172,22 +174,24 @@ def _schedule_row(entry: ScheduleMessage, now: datetime) -> list[str | Text]:
 
 
 def _advice(seen: Snapshot, paused: Mapping[str, PauseRow]) -> list[str]:
-    """What an operator would do now; nothing when all is well."""
+    """What is not well, and the command that an operator would type now; nothing when all is well."""
     advice: list[str] = []
+    if not (seen.counts.queues or any(seen.counts.ended.values()) or seen.workers or seen.schedules):
+        advice.append("Nothing was ever enqueued here. Next: tasqueue enqueue APP:SERVER TASK")
     for queue, states in sorted(seen.counts.queues.items()):
-        waiting = sum(states.get(state, 0) for state in (State.READY, State.DUE))
+        waiting = states.get(State.READY, 0)
         if queue in paused and waiting:
-            advice.append(f"tasqueue resume {queue}, when its {count_of(waiting, 'job')} may start")
+            advice.append(f"Queue {queue} is paused, {count_of(waiting, 'job')} ready. Next: tasqueue resume {queue}")
         elif waiting and not _slots(seen, queue)[0]:
             advice.append(
-                f"tasqueue worker APP:SERVER, since no worker serves {queue} and {count_of(waiting, 'job')} wait"
+                f"No worker serves queue {queue}, {count_of(waiting, 'job')} ready. Next: tasqueue worker APP:SERVER"
             )
     if parked := sum(states.get(State.PARKED, 0) for states in seen.counts.queues.values()):
         advice.append(
-            f"start a worker that knows the tasks of the {parked:,} parked: tasqueue jobs --status queued shows why"
+            f"{count_of(parked, 'job')} parked: no worker knows the task. Next: tasqueue worker APP:SERVER, upgraded"
         )
     if failed := seen.counts.ended.get(State.FAILED, 0):
-        advice.append(f"tasqueue jobs --status failed, to see the {failed:,} that failed")
+        advice.append(f"{count_of(failed, 'job')} failed. Next: tasqueue jobs --status failed")
     return advice
 
 

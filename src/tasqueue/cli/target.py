@@ -58,7 +58,7 @@ class Target(NamedTuple):
         return Server(self.wanted or url)
 
     def app(self, name: str) -> Server:
-        """The Server that `module:attribute` names, on this store. UsageError, also when it names another store by itself."""
+        """The Server that `module:attribute` names, on this store. UsageError, also when it names another by itself."""
         wanted = self.wanted
         if wanted is not None:
             os.environ["TASQUEUE_URL"] = wanted  # a Server that names no store takes it, here and in worker processes
@@ -68,8 +68,8 @@ class Target(NamedTuple):
             raise click.UsageError(str(error)) from None
         if wanted is not None and url_of(srv) != url_of(Server(wanted)):
             raise click.UsageError(
-                f"{name} names its own store, {url_of(srv)}, so --url and --namespace cannot name {redact(wanted)}: leave "
-                "them out, or write Server() there"
+                f"{name} names its own store, {url_of(srv)}, so --url and --namespace cannot name another, "
+                f"{redact(wanted)}: leave them out, or write Server() there"
             )
         return srv
 

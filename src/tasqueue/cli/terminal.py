@@ -1,12 +1,11 @@
 """What goes to the terminal: lines and tables, by Rich on a terminal when it is installed, else as plain aligned text.
 
-Commands describe what they show as blocks and never print by themselves, so that a pipe, a log file and a terminal get the same
-facts. Rich itself honours NO_COLOR.
+Commands describe what they show as blocks and never print by themselves, so that a pipe, a log file and a terminal get
+the same facts. Rich itself honours NO_COLOR.
 """
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -29,13 +28,14 @@ class Text(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Rows under a heading. A column whose name begins with `>` is aligned to the right; an empty table is not shown."""
+    """Rows under a heading; none without rows. A column whose name begins with `>` is aligned to the right."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str | Text]]
 
 
 Block = str | Text | Table
+_BLANK = Text("")
 
 
 def rich_console(stderr: bool = False) -> Console | None:
@@ -64,15 +64,8 @@ def show_json(document: Any) -> None:
 
 
 def plain(blocks: Iterable[Block]) -> str:
-    """The blocks as text: tables aligned by spaces, a blank line before and after each."""
-    parts: list[str] = []
-    for block in blocks:
-        if isinstance(block, Table):
-            if block.rows:
-                parts += ["", *_aligned(block), ""]
-        else:
-            parts.append(_text(block).text)
-    return "\n".join(line for i, line in enumerate(parts) if line or (0 < i < len(parts) - 1 and parts[i - 1]))
+    """The blocks as text; tables are aligned by spaces."""
+    return "\n".join("\n".join(_aligned(part)) if isinstance(part, Table) else part.text for part in _spaced(blocks))
 
 
 def rich(blocks: Iterable[Block]) -> RenderableType:
@@ -83,20 +76,31 @@ def rich(blocks: Iterable[Block]) -> RenderableType:
     from rich.text import Text as RichText
 
     parts: list[RenderableType] = []
+    for part in _spaced(blocks):
+        if not isinstance(part, Table):
+            parts.append(RichText(part.text, STYLES[part.style]))
+            continue
+        table = RichTable(box=box.SIMPLE_HEAD, header_style="dim", pad_edge=False, show_edge=False)
+        table.show_header = any(part.columns)
+        for column in part.columns:
+            table.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left", overflow="fold")
+        for row in part.rows:
+            table.add_row(*(RichText(_text(cell).text, STYLES[_text(cell).style]) for cell in row))
+        parts.append(table)
+    return Group(*parts)
+
+
+def _spaced(blocks: Iterable[Block]) -> list[Text | Table]:
+    """The blocks with one blank line around each table, none at the ends, and without empty tables."""
+    parts: list[Text | Table] = []
     for block in blocks:
         if not isinstance(block, Table):
-            text = _text(block)
-            parts.append(RichText(text.text, STYLES[text.style]))
+            parts.append(_text(block))
         elif block.rows:
-            table = RichTable(box=box.SIMPLE_HEAD, header_style="dim", pad_edge=False, show_edge=False)
-            for column in block.columns:
-                table.add_column(
-                    column.lstrip(">"), justify="right" if column.startswith(">") else "left", overflow="fold"
-                )
-            for row in block.rows:
-                table.add_row(*(RichText(_text(cell).text, STYLES[_text(cell).style]) for cell in row))
-            parts += ["", table, ""]
-    return Group(*parts)
+            if parts and parts[-1] != _BLANK:
+                parts.append(_BLANK)
+            parts += [block, _BLANK]
+    return parts[:-1] if parts and parts[-1] == _BLANK else parts
 
 
 def _text(block: str | Text) -> Text:
@@ -104,21 +108,14 @@ def _text(block: str | Text) -> Text:
 
 
 def _aligned(table: Table) -> list[str]:
-    rows = [
-        [column.lstrip(">") for column in table.columns],
-        *([_text(cell).text for cell in row] for row in table.rows),
-    ]
+    heading = [[column.lstrip(">") for column in table.columns]] if any(table.columns) else []
+    rows = [*heading, *([_text(cell).text for cell in row] for row in table.rows)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(table.columns))]
     right = [column.startswith(">") for column in table.columns]
     return [
         "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)).rstrip()
         for row in rows
     ]
-
-
-def width() -> int:
-    """Columns of the terminal."""
-    return shutil.get_terminal_size((100, 24)).columns
 
 
 # -- words for values -------------------------------------------------------------------------------------------------

@@ -20,7 +20,14 @@ LEVELS = ("debug", "info", "warning", "error")
 @click.option("-p", "--processes", type=click.IntRange(1, 1000), default=1, show_default=True, help="Worker processes.")
 @click.option("-c", "--concurrency", type=click.IntRange(1, 100_000), help="Jobs at once, per process and queue.")
 @click.option("--grace", type=click.FloatRange(0), metavar="S", help="Seconds that running jobs have at the end.")
-@click.option("--log-level", type=click.Choice(LEVELS, case_sensitive=False), default="info", show_default=True)
+@click.option(
+    "--log-level",
+    type=click.Choice(LEVELS, case_sensitive=False),
+    default="info",
+    envvar="TASQUEUE_LOG_LEVEL",
+    show_default=True,
+    help="Of what goes to stderr, when the application has no handlers of its own.",
+)
 def worker(
     target: Target,
     app: str,

@@ -1,6 +1,6 @@
 """Finds the user's Server from `module:attribute`: the one loader that workers and the command line share.
 
-Invariant: an error raised inside the user's module is shown as it is; only what is wrong with the name itself is explained here.
+Invariant: an error raised inside the user's module is shown as it is; only what is wrong with the name is explained.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import pkgutil
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -26,8 +27,8 @@ class CannotLoad(TasqueueError, ValueError):
 def load_app(spec: str) -> Any:
     """The Server that `module:attribute` names, or that `module` alone names when it has just one. CannotLoad.
 
-    The module is looked for in the current folder too. The attribute may be dotted, and may be a function without arguments
-    that returns the Server. (It is of type `tasqueue.Server`; this ring cannot say so.)
+    The module is looked for in the current folder too. The attribute may be dotted, and may be a function without
+    arguments that returns the Server.
     """
     name, _, attribute = spec.partition(":")
     if not name or name.endswith(".py") or "/" in name or os.sep in name:
@@ -58,7 +59,7 @@ def is_server(value: Any) -> bool:
 
 
 def _import(spec: str, name: str) -> ModuleType:
-    here = os.getcwd()
+    here = str(Path.cwd())
     if here not in sys.path and "" not in sys.path:
         sys.path.insert(0, here)
     try:

@@ -199,7 +199,13 @@ class SyncServer:
         """The names of the registered tasks, sorted."""
         return sorted(self._setup.registry.tasks)
 
-    def handle(self, id: str, type: type[T] | Any = bytes) -> SyncHandle[Any]:
+    @overload
+    def handle(self, id: str) -> SyncHandle[bytes]: ...
+    @overload
+    def handle(self, id: str, type: type[T]) -> SyncHandle[T]: ...
+    @overload
+    def handle(self, id: str, type: Any) -> SyncHandle[Any]: ...
+    def handle(self, id: str, type: Any = bytes) -> SyncHandle[Any]:
         """A handle that blocks."""
         return SyncHandle(id, decoder(type), self.bridge)
 

@@ -128,6 +128,10 @@ def engine_of(
         return pair(broker, results, options)  # pyright: ignore[reportArgumentType]
     engine = engine or os.environ.get("TASQUEUE_URL") or DEFAULT_URL
     if isinstance(engine, Engine):
+        if options.namespace != "tasqueue":
+            raise InvalidJob(
+                f"namespace {options.namespace!r} beside {engine!r}: an Engine is made with its own namespace"
+            )
         return engine
     if not isinstance(engine, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidJob(f"Server takes a URL or an Engine, not {type(engine).__name__} ({engine!r})")

@@ -65,7 +65,7 @@ class Inspector:
             status = self._message(row).meta.status
             raise NotFound(
                 f"job {id!r} has no result: it is {status}"
-                + (" and saved nothing" if status.final else "; `await srv.wait(id)` waits for its end")
+                + (" and saved nothing" if status.final else f"; `await srv.wait({id!r})` waits for its end")
             )
         return row.result
 

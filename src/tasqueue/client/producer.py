@@ -64,7 +64,7 @@ class Producer:
         EngineUnavailable (the job may be stored; enqueueing it again is safe), InvalidJob, PayloadTooLarge.
         """
         session = self.connection.session()
-        if type(job) is Job and job.schedule is not None:
+        if isinstance(job, Job) and job.schedule is not None:  # pyright: ignore[reportUnnecessaryIsInstance]
             return await self._put_schedule(job)
         (job,) = self._encoder.hooked((job,))
         queues = await self._routes.find((job,))

@@ -62,7 +62,7 @@ def options(
     """Checked options, with the defaults of `Server`. InvalidJob names the one that cannot be used."""
     if default_concurrency is None:
         default_concurrency = min(32, (os.cpu_count() or 1) + 4)
-    if not _NAMESPACE.fullmatch(str(namespace)):
+    if not isinstance(namespace, str) or not _NAMESPACE.fullmatch(namespace):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidJob(f"namespace {namespace!r}: 1 to 100 of the characters A-Z a-z 0-9 _ . : -, please")
     if type(max_payload) is not int or not 1 <= max_payload <= MAX_RECORD - (1 << 16):
         raise InvalidJob(f"max_payload {max_payload!r}: from 1 to {MAX_RECORD - (1 << 16):,} bytes, please")

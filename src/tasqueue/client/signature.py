@@ -6,11 +6,12 @@ decode it: whatever passes can be run. Annotations are resolved when first neede
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any, Union, cast, get_args, get_origin
 
 import msgspec
 
@@ -44,7 +45,7 @@ class Signature:
         except (TypeError, ValueError) as error:
             raise InvalidJob(f"task {task!r}: {function!r} has no signature to go by: {error}") from None
         self._return = whole.return_annotation
-        self._globals: dict[str, Any] = getattr(inspect.unwrap(function), "__globals__", {})
+        self._globals = _globals_of(function)
         ctx = [p for p in whole.parameters.values() if self._is_ctx(p.annotation)]
         if len(ctx) > 1:
             raise InvalidJob(f"task {task!r} takes {len(ctx)} JobCtx: {', '.join(p.name for p in ctx)}; one is enough")
@@ -250,6 +251,15 @@ class Signature:
         if get_origin(annotation) in (Union, UnionType):
             return any(self._is_ctx(member) for member in get_args(annotation))
         return annotation is JobCtx
+
+
+def _globals_of(function: Any) -> dict[str, Any]:
+    """Where the names in its annotations are looked up."""
+    function = inspect.unwrap(function)
+    while isinstance(function, functools.partial):
+        function = inspect.unwrap(cast("functools.partial[Any]", function).func)
+    found = getattr(function, "__globals__", None) or getattr(type(function).__call__, "__globals__", None)
+    return found or {}
 
 
 def _never(_: bytes) -> Any:

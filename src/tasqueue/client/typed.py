@@ -102,7 +102,10 @@ class Task(Generic[P, R, C]):
         on_success: JobOrJobs = (),
         on_error: JobOrJobs = (),
     ) -> BoundTask[P, R]:
-        """The same task with options of `Job`, and `delay`: seconds (or a timedelta) from the enqueueing on."""
+        """The same task with options of `Job`, and `delay`: seconds (or a timedelta) from the enqueueing on.
+
+        With a `schedule`, the handle's id is that of the schedule. InvalidJob, InvalidSchedule.
+        """
         if delay is not None and (eta is not None or schedule is not None):
             raise InvalidJob(
                 f"task {self.name!r}: delay {delay!r} together with an eta or a schedule; give one of them"
@@ -123,10 +126,10 @@ class Task(Generic[P, R, C]):
         Job(self.name, **options)  # refused here rather than at the call
 
         def job(*args: P.args, **kwargs: P.kwargs) -> Job[R]:
+            made: dict[str, Any] = dict(options)
             if seconds is not None:
-                due = self._home.setup.ports.now() + seconds
-                options["eta"] = datetime.fromtimestamp(due, UTC)
-            return Job(self.name, self.signature.encode(args, kwargs), **options)
+                made["eta"] = datetime.fromtimestamp(self._home.setup.ports.now() + seconds, UTC)
+            return Job(self.name, self.signature.encode(args, kwargs), **made)
 
         return BoundTask(job, self._enqueue, self._enqueue_sync)
 
@@ -176,7 +179,10 @@ class SyncTask(Generic[P, R]):
 
 
 class Decorate(Protocol):
-    """Makes a task of a function. With the context first, type checkers know that it is not an argument."""
+    """Makes a task of a function. With the context first, type checkers know that it is not an argument.
+
+    (They cannot tell a first parameter of type `object` from a context: write its type out.)
+    """
 
     @overload
     def __call__(

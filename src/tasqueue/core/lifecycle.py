@@ -33,6 +33,8 @@ from .retry import delay as backoff_delay
 from .status import ENDED, State, Status
 
 KEPT_ERRORS = 5
+MAX_DELAY = 100 * 365 * 86_400_000
+"""A hundred years in ms: a due date is a number that every engine can hold."""
 
 # An enum's members are slow to look up, and `_end` is on the path of every job.
 _END, _SUCCESSFUL, _FAILED, _EMPTY = Kind.END, State.SUCCESSFUL, State.FAILED, codec.EMPTY
@@ -226,7 +228,7 @@ def _final(
 
 
 def _back(lease: Lease, kind: Kind, state: State, tail: bytes | None, delay: int) -> Step:
-    return Step(lease.id, lease.claim, kind, state, tail, delay=delay, link=lease.link, pos=lease.pos, ref=lease.ref)
+    return Step(lease.id, lease.claim, kind, state, tail, delay=min(delay, MAX_DELAY), link=lease.link, pos=lease.pos, ref=lease.ref)
 
 
 def _follow_ups(run: Run, letter: str, result: bytes | None, now: int) -> tuple[Record, ...]:

@@ -1,10 +1,10 @@
-"""A page of memory that a worker child writes and its supervisor reads: who it is now and when its next job is overdue.
+"""A page of memory that a worker child writes and its supervisor reads: who it is now, when its next job is overdue.
 
-It is there so that the supervisor can keep the lease of a child that can say nothing itself, because a handler holds the GIL or
-blocks the loop (G9). Writing is a store to shared memory: no system call, no lock, from any thread.
+It is there so that the supervisor can keep the lease of a child that can say nothing itself, because a handler holds
+the GIL (G9). Writing is a store to shared memory: no system call, no lock, from any thread.
 
-Invariant: what is read was written as a whole. Numbers are aligned words, written by one store; the name is written to the slot that
-nobody reads and shown by a count that is written last, with a checksum for machines that reorder stores.
+Invariant: what is read was written as a whole. Numbers are aligned words, written by one store; the name is written to
+the slot that nobody reads and shown by a count that is written last, with a checksum for machines that reorder stores.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import tempfile
 import zlib
 from enum import IntEnum
+from pathlib import Path
 
 _SIZE = 1024
 _COUNT, _DEADLINE, _STATE = 0, 1, 2
@@ -45,7 +46,7 @@ class Board:
         """An empty page, backed by a file that has no name any more."""
         fd, path = tempfile.mkstemp(prefix="tasqueue-board-")
         try:
-            os.unlink(path)
+            Path(path).unlink()
             os.ftruncate(fd, _SIZE)
             return cls(fd)
         except BaseException:

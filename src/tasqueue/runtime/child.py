@@ -1,7 +1,7 @@
 """A worker process under a supervisor: `python -m tasqueue.runtime.child CONFIG BOARD_FD LIFELINE_FD`.
 
-Invariant: it ends when its supervisor is gone (its lifeline ends): it drains, or is ended from a thread when it cannot. What a
-handler that ignored its interruption still holds is not given back while this process lives.
+Invariant: it ends when its supervisor is gone (its lifeline ends): it drains, or is ended from a thread when it cannot.
+What a handler that ignored its interruption still holds is not given back while this process lives.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import traceback
 
 import msgspec
 
-from ..client.app import CannotLoad, load_app
-from ..errors import EngineUnavailable
+from ..client.app import load_app
+from ..errors import EngineUnavailable, TasqueueError
 from .board import Board, State
+from .child_process import RECYCLE, UNAVAILABLE, Config
 from .isolated import Isolator
 from .main import flush, new_runner, set_up_logging
-from .process import RECYCLE, UNAVAILABLE, Config
 from .worker import Worker
 
 log = logging.getLogger("tasqueue.runtime")
@@ -115,12 +115,9 @@ def main() -> None:
     try:
         with new_runner() as runner:
             code = runner.run(child.run())
-    except EngineUnavailable as error:
-        print(f"tasqueue: {error}", file=sys.stderr)
-        code = UNAVAILABLE
-    except CannotLoad as error:
-        print(f"tasqueue: {error}", file=sys.stderr)
-        code = 1
+    except TasqueueError as error:
+        sys.stderr.write(f"tasqueue: {error}\n")
+        code = UNAVAILABLE if isinstance(error, EngineUnavailable) else 1
     except Exception:
         traceback.print_exc()
         code = 1

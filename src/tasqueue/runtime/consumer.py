@@ -7,23 +7,26 @@ is in a lane's `ready`, in a slot, or in the settler.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
 
 from .. import faults
 from ..client.registry import TaskDef
 from ..core import codec
-from ..core.codec import ErrorEntry
+from ..core.codec import ErrorEntry, Spec
 from ..core.lifecycle import Policy, Raised, Run, Unrunnable, decide, park, refuse, release
 from ..core.record import Lease, Step
-from ..errors import EngineUnavailable
+from ..errors import EngineUnavailable, JobFailed
 from ..events import Claimed
 from ..interfaces import Claim, WorkerGone
 from .crew import Crew
+from .lane import Active
 from .service import log
 from .settler import BACKLOG
 
+LAST_ANSWER = 1.0
+"""Seconds that the answer to the last claim may take."""
 ALONE = "!alone"
 """Ends the name of an incarnation that runs one job and nothing beside it."""
 
@@ -34,11 +37,13 @@ class Consumer:
     def __init__(
         self,
         crew: Crew,
+        unstarted: Callable[[Run, BaseException | None], Active],
         lost: Callable[[str], None],
         switch: Callable[[str], Awaitable[None]],
         policy: Policy,
     ) -> None:
         self.crew = crew
+        self._unstarted = unstarted
         self._lost = lost
         self._switch = switch
         self._policy = policy
@@ -47,8 +52,12 @@ class Consumer:
         self._number = 0
         self._hungry = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        crew.hungry = self._hungry.set
-        crew.settler.emptied = self._hungry.set
+        self._claiming = False
+        self._stopped = False
+        self._nap: asyncio.Future[None] | None = None
+        self._asleep: Mapping[str, int] = {}
+        crew.hungry = self._woken
+        crew.settler.emptied = self._woken
 
     def start(self) -> None:
         """Begin claiming."""
@@ -56,15 +65,18 @@ class Consumer:
         self._task = asyncio.get_running_loop().create_task(self._run(), name="tasqueue-consumer")
 
     async def stop(self) -> None:
-        """Claim nothing more. A claim whose answer was on its way is the lease's (or `retire`'s) to give back."""
+        """Claim nothing more. The answer to a claim under way is waited for: what it brings goes back at once."""
         task, self._task = self._task, None
+        self._stopped = True
         if task is not None:
+            if self._claiming:
+                await asyncio.wait((task,), timeout=LAST_ANSWER)
             task.cancel()
             await asyncio.wait((task,))
 
     async def _run(self) -> None:
         crew = self.crew
-        while True:
+        while not self._stopped:
             self._hungry.clear()
             try:
                 if crew.alone_queue:
@@ -74,16 +86,13 @@ class Consumer:
                     await self._hungry.wait()
                     continue
                 claim = await self._claim(wants)
-                if sum(map(_one, claim.leases)) < sum(wants.values()):
-                    await self._sleep(list(wants), claim.next_due)
-            except WorkerGone:
-                self._lost(crew.worker)
-                await self._hungry.wait()
+                if claim is not None and sum(map(_one, claim.leases)) < sum(wants.values()):
+                    await self._sleep(wants, claim.next_due)
             except EngineUnavailable as error:
-                log.warning("claim: %s; trying again", error)
+                log.warning("consumer: %s; trying again", error)
                 await asyncio.sleep(0.25)
             except Exception:
-                log.exception("claim failed; trying again")
+                log.exception("consumer failed; trying again")
                 await asyncio.sleep(0.5)
 
     def _wants(self) -> dict[str, int]:
@@ -112,26 +121,38 @@ class Consumer:
             if self.crew.busy:
                 await self._hungry.wait()
 
-    async def _claim(self, wants: dict[str, int]) -> Claim:
+    async def _claim(self, wants: dict[str, int]) -> Claim | None:
+        """None: the incarnation was lost meanwhile, whatever it claimed is no longer ours; or it is time to stop."""
         crew = self.crew
         worker = crew.worker
         self._number += 1
         if faults.active:
             faults.point("W1.before_claim")
-        while True:
-            try:
-                claim = await crew.engine.claim(worker, self._number, wants)
-                break
-            except EngineUnavailable as error:
-                log.warning("claim: %s; asking again under the same number", error)
-                await asyncio.sleep(0.25)
-                if worker != crew.worker:
-                    return Claim(())
-        if faults.active and claim.leases:
-            faults.point("W3.decoded")
+        self._claiming = True
+        try:
+            while True:
+                try:
+                    claim = await crew.engine.claim(worker, self._number, wants)
+                    break
+                except WorkerGone:
+                    self._lost(worker)
+                    return None
+                except EngineUnavailable as error:
+                    log.warning("claim: %s; asking again under the same number", error)
+                    await asyncio.sleep(0.25)
+                    if worker != crew.worker:
+                        return None
+        finally:
+            self._claiming = False
+        if worker != crew.worker:
+            return None
+        if self._stopped:
+            for lease in claim.leases:
+                self._put(release(lease))
+            return None
         if claim.leases:
-            if worker != crew.worker:
-                return Claim(())  # the incarnation was lost meanwhile: these are no longer ours
+            if faults.active:
+                faults.point("W3.decoded")
             self._distribute(claim.leases)
         return claim
 
@@ -140,7 +161,11 @@ class Consumer:
         runs: dict[str, list[Run]] = {}
         size = 0
         for lease in leases:
-            run = self._decode(lease)
+            try:
+                run = self._decode(lease)
+            except Exception as error:  # follow-ups that cannot be decoded: the others of the batch go on
+                log.exception("job %r cannot be handled", lease.id)
+                run = self._refuse(lease, type(error).__qualname__, str(error))
             if run is not None:
                 size += len(lease.spec)
                 try:
@@ -163,17 +188,11 @@ class Consumer:
             tail = codec.decode_tail(lease.tail)
         except codec.Undecodable as error:
             log.warning("job %r cannot be decoded: %s; failed, its bytes are kept", lease.id, error)
-            self._put(refuse(lease, self._entry("Undecodable", str(error)), self._policy, self._now()))
-            return None
+            return self._refuse(lease, "Undecodable", str(error))
         except codec.NewerVersion as error:
             if self._waited_enough(lease):
-                self._put(
-                    refuse(
-                        lease, self._entry("NewerVersion", f"{error}; nobody else took it"), self._policy, self._now()
-                    )
-                )
-            else:
-                self._put(park(lease, Unrunnable(f"version:{error.version}", f"newer version: {error}"), self._policy))
+                return self._refuse(lease, "NewerVersion", f"{error}; nobody else took it")
+            self._put(park(lease, Unrunnable(f"version:{error.version}", f"newer version: {error}"), self._policy))
             return None
         task = crew.registry.tasks.get(spec.task)
         policy = self._policies.get(spec.task) or self._make_policy(spec.task, task)
@@ -193,7 +212,7 @@ class Consumer:
         if lease.deaths >= crew.max_deaths and lease.died_with.endswith(ALONE):
             message = f"{lease.death_cause or 'the process died'}; {lease.deaths} workers died running it, the last one ran nothing else"
             log.error("job %r: %s", lease.id, message)
-            self._put(decide(run, Raised(self._entry("WorkerDied", message), final=True), self._now(), crew.ports.rand))
+            self._fail(run, "WorkerDied", message)
             return None
         if crew.isolates or crew.worker.endswith(ALONE):
             return run
@@ -205,9 +224,7 @@ class Consumer:
         name, lease = run.spec.task, run.lease
         if self._waited_enough(lease):
             message = f"no worker that serves queue {lease.queue!r} knew task {name!r} within {self._policy.park_for / 1000:g} s"
-            self._put(
-                decide(run, Raised(self._entry("UnknownTask", message), final=True), self._now(), self.crew.ports.rand)
-            )
+            self._fail(run, "UnknownTask", message)
             return
         log.warning("job %r: task %r is not registered here; parked until a worker announces it", lease.id, name)
         reason = f"task {name!r} is not known to the worker that took it"
@@ -222,37 +239,43 @@ class Consumer:
             self._policies[name] = policy
         return policy
 
+    def _fail(self, run: Run, type: str, message: str) -> None:
+        entry = ErrorEntry(self._now(), run.worker, type, message, "")
+        step = decide(run, Raised(entry, final=True), self._now(), self.crew.ports.rand)
+        self.crew.settler.put(step, self._unstarted(run, JobFailed(step.id, type, message)), run.worker)
+
+    def _refuse(self, lease: Lease, type: str, message: str) -> None:
+        entry = ErrorEntry(self._now(), self.crew.worker, type, message, "")
+        run = Run(lease, Spec(codec.VERSION, "", lease.spec), codec.FRESH, self._policy, self.crew.worker, self._queue_of)
+        step = refuse(lease, entry, self._policy, self._now())
+        self.crew.settler.put(step, self._unstarted(run, JobFailed(step.id, type, message)), run.worker)
+
     def _put(self, step: Step) -> None:
         self.crew.settler.put(step, None, self.crew.worker)
-
-    def _entry(self, type: str, message: str) -> ErrorEntry:
-        return ErrorEntry(self._now(), self.crew.worker, type, message, "")
 
     def _now(self) -> int:
         return int(self.crew.ports.now() * 1000)
 
-    async def _sleep(self, queues: list[str], until: int | None) -> None:
+    async def _sleep(self, queues: Mapping[str, int], until: int | None) -> None:
         """Until there may be work in these queues, or a slot of another one falls idle."""
-        if self._hungry.is_set() and set(self._wants()) - set(queues):
-            return
-        wait = asyncio.ensure_future(self.crew.engine.wait(queues, until))
-        hungry: asyncio.Future[bool] | None = None
+        nap = self._nap = asyncio.ensure_future(self.crew.engine.wait(list(queues), until))
+        self._asleep = queues
+        if self._hungry.is_set():
+            self._woken()
         try:
-            while not wait.done():
-                self._hungry.clear()
-                hungry = asyncio.ensure_future(self._hungry.wait())
-                await asyncio.wait((wait, hungry), return_when=asyncio.FIRST_COMPLETED)
-                if not wait.done() and (
-                    set(self._wants()) - set(queues) or self.crew.alone_queue or not self.crew.worker
-                ):
-                    break
-            if wait.done():
-                wait.result()
+            await nap
+        except asyncio.CancelledError:
+            if self._task is None or self._task.cancelling():
+                raise
         finally:
-            for future in (wait, hungry):
-                if future is not None and not future.done():
-                    future.cancel()
-                    await asyncio.wait((future,))
+            self._nap = None
+
+    def _woken(self) -> None:
+        """A slot is idle, or the settler has caught up."""
+        self._hungry.set()
+        nap, crew = self._nap, self.crew
+        if nap is not None and (crew.alone_queue or not crew.worker or self._wants().keys() - self._asleep.keys()):
+            nap.cancel()
 
 
 def policy_of(task: TaskDef, server: Policy) -> Policy:

@@ -30,8 +30,6 @@ class Scheduler(Service):
         coming = await self._engine.promote()
         now = await self._engine.now()
         if coming is not None and coming <= now:
-            if faults.active:
-                faults.point("M1.due_read")
             due = await self._engine.schedules(due=True)
             ticks = [tick for tick in (self._next(entry, now) for entry in due) if tick is not None]
             if ticks:
@@ -42,7 +40,9 @@ class Scheduler(Service):
                     for tick, done in zip(ticks, fired, strict=True):
                         if done:
                             self._bus.emit(Ticked(tick.schedule_id, tick.record.id))
-            return 0.0
+            if ticks or not due:
+                return 0.0
+            coming = None  # nothing but schedules that cannot be computed: no reason to hurry
         return self._idle if coming is None else min(self._idle, (coming - now) / 1000)
 
     def _next(self, entry: Schedule, now: int) -> Tick | None:

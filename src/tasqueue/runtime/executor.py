@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,13 +20,12 @@ from ..clock import Ports
 from ..core.codec import ErrorEntry
 from ..core.lifecycle import GivenBack, Outcome, Raised, Returned, Snoozed, Stopped
 from ..core.retry import Fail, Retry, Snooze
+from .failures import ChildError, message_of, trace_of
 from .isolated import Isolator
 from .lane import Active
 from .processes import ProcessDied, Processes
 from .threads import Threads
 
-MAX_TRACEBACK = 8 << 10
-MAX_MESSAGE = 2 << 10
 
 
 class Executor:
@@ -173,8 +171,12 @@ class Executor:
         return Raised(self._entry(active, "TimeoutError", message, ""), result=active.saved)
 
     def _raised(self, active: Active, error: BaseException) -> Outcome:
-        active.error = error
-        entry = self._entry(active, type(error).__qualname__, message_of(error), trace_of(error))
+        if isinstance(error, ChildError):
+            active.error = error.original
+            entry = self._entry(active, error.type, message_of(error), error.trace)
+        else:
+            active.error = error
+            entry = self._entry(active, type(error).__qualname__, message_of(error), trace_of(error))
         result = active.ctx.saved
         if isinstance(error, Fail):
             return Raised(entry, final=True, result=result)
@@ -184,23 +186,6 @@ class Executor:
 
     def _entry(self, active: Active, type: str, message: str, trace: str) -> ErrorEntry:
         return ErrorEntry(int(self._ports.now() * 1000), active.run.worker, type, message, trace)
-
-
-def message_of(error: BaseException) -> str:
-    """`str(error)`, at most 2 KiB of it, whatever its author has done to it."""
-    try:
-        return str(error)[:MAX_MESSAGE].encode(errors="replace").decode()
-    except Exception:
-        return f"(an error whose __str__ raises, in {type(error).__qualname__})"
-
-
-def trace_of(error: BaseException) -> str:
-    """A traceback of at most 8 KiB: its end says most."""
-    try:
-        data = "".join(traceback.format_exception(error)).encode(errors="replace")
-    except Exception as broken:
-        return f"(no traceback: {type(broken).__qualname__})"
-    return (data if len(data) <= MAX_TRACEBACK else "…".encode() + data[3 - MAX_TRACEBACK :]).decode(errors="ignore")
 
 
 def _stepping(slot: asyncio.Task[Any]) -> bool:

@@ -1,7 +1,7 @@
 """A job's last allowed run in a child of its own (G10): whatever the job does to its process, no neighbour dies of it.
 
-Invariant: the parent keeps the lease and settles; the child only runs the handler and says what it came to, over a socket. A child
-that dies on the way has failed its job; one that could not even start has not.
+Invariant: the parent keeps the lease and settles; the child only runs the handler and says, over a socket, what it came
+to. A child that dies on the way has failed its job; one that could not even start has not.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..core.codec import ErrorEntry
 from ..core.lifecycle import GivenBack, Outcome, Raised, Returned, Snoozed, Stopped
 from ..core.record import Lease
 from ..errors import JobFailed
-from .process import cause_of
+from .child_process import cause_of
 from .service import log
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ END_WITHIN = 5.0
 """Seconds that a child has to leave its lifespan after its job."""
 PATIENCE = 4.0
 AT_DRAIN = 0.5
-"""Seconds that an interrupted handler has before its child is killed: less than those after which its slot would be fenced off."""
+"""Seconds that an interrupted handler has before its child is killed: less than until its slot would be fenced off."""
 TICK = 0.2
 
 
@@ -113,6 +113,7 @@ class _Child:
         finally:
             if not self.ended.done():
                 self._process.kill()
+                await self.ended
             self._writer.close()
 
 
@@ -135,9 +136,19 @@ class Isolator:
             return outcome
         self._failed_starts += 1
         pause = min(30.0, 2.0**self._failed_starts)
-        log.error("job %r has to run alone, and its process did not start; given back in %g s", active.run.lease.id, pause)
+        log.error(
+            "job %r has to run alone, and its process did not start; given back in %g s", active.run.lease.id, pause
+        )
         await asyncio.sleep(pause)
         return GivenBack()
+
+    async def close(self) -> None:
+        """Wait a moment for those that are about to end, and end them."""
+        if self._ending:
+            await asyncio.wait(self._ending, timeout=AT_DRAIN)
+            for task in self._ending:
+                task.cancel()
+            await asyncio.gather(*self._ending, return_exceptions=True)
 
     async def _run(self, active: Active) -> Outcome | None:
         """None: it never started."""
@@ -228,4 +239,6 @@ class Isolator:
         message = f"{cause}, in a process that ran nothing else{before}"
         log.error("job %r (task %r): %s", lease.id, active.task.name, message)
         active.error = JobFailed(lease.id, "WorkerDied", message)
-        return Raised(ErrorEntry(int(self._ports.now() * 1000), active.run.worker, "WorkerDied", message, ""), final=True)
+        return Raised(
+            ErrorEntry(int(self._ports.now() * 1000), active.run.worker, "WorkerDied", message, ""), final=True
+        )

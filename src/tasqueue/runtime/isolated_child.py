@@ -55,7 +55,9 @@ class Isolated:
         parts: Parts = await server.parts()
         self._engine, self.max_payload = parts.engine, parts.options.max_payload
         async with AsyncExitStack() as stack:
-            state = await stack.enter_async_context(parts.lifespan(parts.server)) if parts.lifespan is not None else None
+            state = (
+                await stack.enter_async_context(parts.lifespan(parts.server)) if parts.lifespan is not None else None
+            )
             threads, processes = Threads(self.loop), Processes()
             stack.callback(threads.close)
             stack.callback(processes.close)
@@ -103,7 +105,8 @@ class Isolated:
 
     def _listen(self) -> None:
         while (message := receive(self._sock)) is not None:
-            assert isinstance(message, Interrupt) and self.loop is not None
+            assert isinstance(message, Interrupt)
+            assert self.loop is not None
             if message.why == "draining":
                 self.draining = True
             else:

@@ -16,6 +16,7 @@ import msgspec
 from ..core.lifecycle import release
 from ..core.record import Step
 from ..errors import TasqueueError
+from ..events import Returned
 from ..interfaces import Beat, Engine
 from .crew import Crew
 from .lane import Lane
@@ -49,6 +50,8 @@ class Keeper:
         self._task: asyncio.Task[None] | None = None
         self._progress: dict[str, tuple[str, int, bytes]] = {}
         self._taken: dict[str, int] = {}
+        self._owed: dict[str, list[Step]] = {}
+        """Taken out of `ready`, not yet given back, by incarnation."""
 
     def start(self) -> None:
         """Begin to beat: from a thread, or from the loop when the engine cannot have a twin."""
@@ -110,7 +113,11 @@ class Keeper:
         if not worker:
             return
         notes, self._progress = self._progress, {}
-        reply = await engine.beat(worker, int(self._lease * 1000), self._info(), list(notes.values()))
+        try:
+            reply = await engine.beat(worker, int(self._lease * 1000), self._info(), list(notes.values()))
+        except BaseException:
+            self._progress = {**notes, **self._progress}
+            raise
         if reply.lost or reply.cancels or reply.drain or reply.paused or any(lane.paused for lane in self._lanes()):
             self._tell(worker, reply)
 
@@ -128,13 +135,15 @@ class Keeper:
         for lane in self._lanes():
             taken = lane.taken
             if lane.ready and self._taken.get(lane.queue) == taken and self._crew.ports.mono() - lane.filled >= TICK:
-                steps: dict[str, list[Step]] = {}
                 for run in lane.take_back():
-                    steps.setdefault(run.worker, []).append(release(run.lease))
-                for worker, released in steps.items():
-                    log.debug("%d job(s) of queue %r cannot start here; given back", len(released), lane.queue)
-                    await engine.settle(worker, released)
+                    self._owed.setdefault(run.worker, []).append(release(run.lease))
             self._taken[lane.queue] = taken
+        for worker, steps in list(self._owed.items()):
+            log.debug("%d job(s) cannot start here; given back", len(steps))
+            await engine.settle(worker, steps)
+            del self._owed[worker]
+            if self._crew.bus.wanted(Returned):
+                self._crew.bus.emit(Returned(tuple(step.id for step in steps), "release"))
 
     def _lanes(self) -> list[Lane]:
         return list(self._crew.lanes.values())

@@ -13,6 +13,7 @@ import signal
 import sys
 from typing import Any
 
+from ..errors import TasqueueError
 from .supervisor import Supervisor
 
 log = logging.getLogger("tasqueue.runtime")
@@ -43,8 +44,12 @@ async def _run(server: Any) -> None:
 def supervise(supervisor: Supervisor) -> int:
     """Run a supervisor; the exit code."""
     set_up_logging()
-    with asyncio.Runner() as runner:
-        return runner.run(supervisor.run())
+    try:
+        with asyncio.Runner() as runner:
+            return runner.run(supervisor.run())
+    except TasqueueError as error:
+        sys.stderr.write(f"tasqueue: {error}\n")
+        return 1
 
 
 def new_runner() -> asyncio.Runner:
@@ -59,7 +64,8 @@ def new_runner() -> asyncio.Runner:
 def set_up_logging() -> None:
     """To stderr, unless the app has handlers of its own."""
     if not logging.getLogger().handlers:
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s [%(process)d] %(message)s")
+        level = os.environ.get("TASQUEUE_LOG_LEVEL", "INFO").upper()  # a child is told by its environment, too
+        logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s [%(process)d] %(message)s")
 
 
 def flush() -> None:

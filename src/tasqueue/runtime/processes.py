@@ -13,9 +13,27 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
+from ..core.retry import Fail, Retry, Snooze
+from .failures import ChildError, message_of, told
+
 
 class ProcessDied(Exception):
     """The child ended while it ran the job; `str()` tells how."""
+
+
+_ASKS: dict[str, type[Fail | Retry | Snooze]] = {kind.__name__: kind for kind in (Fail, Retry, Snooze)}
+
+
+def _guarded(fn: Callable[..., Any], *args: Any) -> tuple[str, Any]:
+    """In the child: what it came to, as values."""
+    try:
+        return "returned", fn(*args)
+    except Fail as error:
+        return "Fail", message_of(error)
+    except (Retry, Snooze) as error:
+        return type(error).__name__, error.delay
+    except BaseException as error:
+        return "raised", told(error)
 
 
 class Processes:
@@ -29,18 +47,19 @@ class Processes:
         """Run `fn(*args)` in a child. Cancelling it kills the child. ProcessDied when the child dies."""
         pool = self._idle.pop() if self._idle else ProcessPoolExecutor(1, mp_context=self._context)
         try:
-            result = await asyncio.get_running_loop().run_in_executor(pool, fn, *args)
+            kind, value = await asyncio.get_running_loop().run_in_executor(pool, _guarded, fn, *args)
         except BrokenProcessPool as error:
             self._kill(pool)
             raise ProcessDied(str(error) or "the process died") from None
-        except asyncio.CancelledError:
+        except BaseException:
             self._kill(pool)
             raise
-        except Exception:
-            self._idle.append(pool)
-            raise
         self._idle.append(pool)
-        return result
+        if kind == "returned":
+            return value
+        if kind == "raised":
+            raise ChildError(*value)
+        raise _ASKS[kind](value)
 
     def close(self) -> None:
         """End the idle children."""

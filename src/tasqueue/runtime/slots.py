@@ -18,18 +18,23 @@ from .. import faults
 from ..client.context import OVER, TYPED, Host, JobCtx
 from ..client.registry import TaskDef
 from ..core.codec import ErrorEntry
-from ..core.lifecycle import Outcome, Raised, Returned, decide, refuse
+from ..core.lifecycle import Outcome, Raised, Returned, Run, decide, refuse
 from ..core.record import Kind, Step
 from ..events import Started
 from .crew import Crew
 from .deadlines import Deadlines
-from .executor import Executor, message_of, trace_of
+from .executor import Executor
+from .failures import message_of, trace_of
 from .lane import Active, Lane
 from .service import log
 
 YIELD_EVERY = 32
 FENCE_AFTER = 5.0
 """Seconds that an interrupted handler has to end, or less when the grace is shorter."""
+
+
+def _nothing(_payload: bytes, _ctx: JobCtx) -> None:
+    """Stands for the handler of a task that is not known here."""
 
 
 class Trait(msgspec.Struct, frozen=True):
@@ -170,6 +175,14 @@ class Slots:
             if not count % YIELD_EVERY:
                 await asyncio.sleep(0)
                 at, now = mono(), int(wall() * 1000)
+
+    def unstarted(self, run: Run, error: BaseException | None = None) -> Active:
+        """For a job that ends without a run here, so that callbacks and listeners hear of it."""
+        lane = self._crew.lanes[run.lease.queue]
+        task = self._crew.registry.tasks.get(run.spec.task) or TaskDef(run.spec.task, _nothing, run.lease.queue)
+        me = asyncio.current_task() or next(iter(lane.slots))
+        ctx = JobCtx(run, self._state, self._host)
+        return Active(run, ctx, task, lane, me, self._crew.ports.mono(), ended=True, error=error)
 
     def _learn(self, name: str) -> Trait:
         task = self._crew.registry.tasks[name]

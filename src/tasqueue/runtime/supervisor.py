@@ -1,8 +1,8 @@
-"""Keeps worker children alive, keeps their leases while they cannot, and takes back at once what a dead one held (G9, G10).
+"""Keeps worker children alive, keeps their leases while they cannot, takes back at once what a dead one held (G9, G10).
 
-Invariant: what a child held is given back only after the child is gone, as a death (`reclaim`) if it crashed, and spending nothing
-(`retire`) if it was asked to end. The supervisor loads the app, for its engine and options (a user's own engine is nothing that a
-URL could name), and never runs a handler.
+Invariant: what a child held is given back only after the child is gone, as a death (`reclaim`) if it crashed, and
+spending nothing (`retire`) if it was asked to end. The supervisor loads the app, for its engine and options (a user's own
+engine is nothing that a URL could name), and never runs a handler.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from collections.abc import Coroutine
 from typing import Any
 
 from ..client.app import load_app
-from ..client.parts import Parts
 from ..errors import EngineUnavailable, Unsupported
 from .board import State
-from .process import RECYCLE, UNAVAILABLE, Config, Process
+from .child_process import RECYCLE, UNAVAILABLE, Config, Process
 
 log = logging.getLogger("tasqueue.supervisor")
 
@@ -34,7 +33,7 @@ TRIES = 5
 
 
 class Supervisor:
-    """`await run()` works until SIGTERM or SIGINT and returns the exit code. A second signal kills the children at once.
+    """`await run()` works until SIGTERM or SIGINT and returns the exit code. A second signal kills the children.
 
     SIGHUP replaces the children one after another, so that they load the app anew. `overdue`: see OVERDUE.
     """
@@ -76,8 +75,8 @@ class Supervisor:
         parts = self._parts = await server.parts()
         if not parts.engine.capabilities.shared:
             raise Unsupported(
-                f"{parts.engine.url} lives in one process, so workers in processes of their own would never see a job of it: "
-                "use srv.run() or `await srv.start()` there, or another URL"
+                f"{parts.engine.url} lives in one process, so workers in processes of their own would never see a job "
+                "of it: use srv.run() or `await srv.start()` in that process, or another URL"
             )
         self._lease = int(parts.options.lease * 1000)
         self._grace = parts.options.grace if config.grace is None else config.grace
@@ -118,7 +117,7 @@ class Supervisor:
             self._bury(child)
             if self._stopping.is_set():
                 return
-            if child.code == RECYCLE or (child.ending and started):
+            if child.code == RECYCLE or child.ending:
                 quick = 0
                 continue
             if child.code == 0 and started:
@@ -193,7 +192,7 @@ class Supervisor:
     async def _replace(self, children: list[Process]) -> None:
         for child in children:
             await self._end(child)
-            while not self._stopping.is_set() and any(c.board.state is State.STARTING for c in self._children):
+            while any(c.board.state is State.STARTING for c in self._children):  # noqa: ASYNC110  # memory has no event
                 await asyncio.sleep(TICK)
 
     # -- watching -----------------------------------------------------------------------------------------------------
@@ -226,7 +225,7 @@ class Supervisor:
 
     async def _beat_for(self, worker: str) -> None:
         try:
-            await self._parts.engine.beat(worker, self._lease, b"")  # its answer is the child's to hear, at its own beat
+            await self._parts.engine.beat(worker, self._lease, b"")  # the answer is the child's, who hears it too
         except EngineUnavailable as error:
             log.warning("beat for %s: %s; trying again", worker, error)
         except Exception:

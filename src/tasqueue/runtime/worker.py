@@ -15,7 +15,7 @@ from .. import faults
 from ..client.context import JobCtx
 from ..client.parts import Parts
 from ..core import codec
-from ..core.lifecycle import Policy, release
+from ..core.lifecycle import Policy, Stopped, decide, release
 from ..core.record import Kind, Step
 from ..core.status import State, Status
 from ..errors import EngineUnavailable
@@ -24,7 +24,8 @@ from ..interfaces import Beat
 from .consumer import Consumer
 from .crew import Crew
 from .duties import Pruner, Reaper, Scheduler
-from .executor import Executor, message_of
+from .executor import Executor
+from .failures import message_of
 from .info import Info
 from .isolated import Isolator
 from .keeper import Keeper
@@ -73,6 +74,7 @@ class Worker:
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._callbacks: set[asyncio.Task[None]] = set()
+        self._registering = asyncio.Lock()
         self._reviving: asyncio.Task[None] | None = None
         self.max_payload = parts.options.max_payload
         self.loop = asyncio.get_running_loop()
@@ -123,6 +125,8 @@ class Worker:
             self._threads = threads
             stack.callback(threads.close)
             stack.callback(processes.close)
+            if self._isolator is not None:
+                stack.push_async_callback(self._isolator.close)
             executor = Executor(parts.ports, threads, processes, parts.around, self._isolator)
             self._executor = executor
             self.slots = Slots(
@@ -131,11 +135,11 @@ class Worker:
                 self,
                 state,
                 parts.options.default_timeout,
-                min(FENCE_AFTER, self._grace),
+                min(FENCE_AFTER, self._grace or AFTER_GRACE),
                 self._moved,
                 self._recycle,
             )
-            self.consumer = Consumer(crew, self._lost, self._switch, self._policy)
+            self.consumer = Consumer(crew, self.slots.unstarted, self._lost, self._switch, self._policy)
             self.keeper = Keeper(
                 crew, self._lease, self.info.encode, self._told, not crew.engine.capabilities.thread_beat
             )
@@ -149,13 +153,18 @@ class Worker:
                 await self._stopping.wait()
                 await self._end(duties, self._grace)
             except BaseException:
-                await asyncio.shield(self._end(duties, 0.0))
+                end = self.loop.create_task(self._end(duties, 0.0))
+                while not end.done():
+                    try:
+                        await asyncio.shield(end)
+                    except asyncio.CancelledError:  # once more: it is under way
+                        continue
                 raise
 
     async def _begin(self, duties: list[Service]) -> None:
         await self._parts.producer.store_task_schedules()
         self._open_lanes()
-        self._parts.registry.changed = self._changed
+        self._parts.registry.changed = lambda: self.loop.call_soon_threadsafe(self._changed)
         await self._register(self.crew.new_name())
         self.settler.start()
         self.keeper.start()
@@ -188,14 +197,16 @@ class Worker:
             for active in running:
                 self.slots.fence(active)
             await self._wait_idle(AFTER_GRACE)
-        if self._callbacks:
-            await asyncio.wait(self._callbacks, timeout=max(grace, AFTER_GRACE))
         self.slots.settle_stuck(self._retires)
         try:
             async with asyncio.timeout(self._parts.options.timeout):
                 await self.settler.flush()
         except TimeoutError:
             log.warning("%d finish(es) could not be written; their lease gives them back", self.settler.backlog)
+        if self._callbacks:
+            _, late = await asyncio.wait(self._callbacks, timeout=max(grace, AFTER_GRACE))
+            for task in late:
+                task.cancel()
         await self.slots.close()
         await self.settler.stop()
         await self.keeper.stop()
@@ -216,9 +227,11 @@ class Worker:
         """Until nothing runs and all is settled, the time is over, or somebody is in a hurry."""
         idle = asyncio.ensure_future(self._idle())
         hurry = asyncio.ensure_future(self._hurry.wait())
-        await asyncio.wait((idle, hurry), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        for future in (idle, hurry):
-            future.cancel()
+        try:
+            await asyncio.wait((idle, hurry), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for future in (idle, hurry):
+                future.cancel()
 
     async def _idle(self) -> None:
         event = asyncio.Event()
@@ -238,26 +251,48 @@ class Worker:
 
     def _changed(self) -> None:
         """A task was registered while running: its queue is served at once."""
-        self._open_lanes()
-        self._spawn(self._announce())
+        if not self._stopping.is_set():
+            self._open_lanes()
+            self._spawn(self._announce())
 
     async def _announce(self) -> None:
-        await self._parts.producer.store_task_schedules()
-        if self.crew.worker:
-            await self._register(self.crew.worker)
-        self.crew.hungry()
+        async def announce() -> None:
+            await self._parts.producer.store_task_schedules()
+            async with self._registering:
+                if self.crew.worker:
+                    await self._store(self.crew.worker)
+
+        await self._insist("announce", announce)
+
+    async def _insist(self, what: str, fn: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Until it succeeds or this worker stops."""
+        while not self._stopping.is_set():
+            try:
+                await fn()
+            except EngineUnavailable as error:
+                log.warning("%s: %s; trying again", what, error)
+            except Exception:
+                log.exception("%s failed; trying again", what)
+            else:
+                self.crew.hungry()
+                return
+            await asyncio.sleep(0.25)
 
     async def _register(self, worker: str) -> None:
+        """Begin this incarnation. One at a time: an announcement must not bring the one before back to life."""
+        async with self._registering:
+            if self._named is not None:
+                self._named(worker)
+            await self._store(worker)
+            self.crew.worker = worker
+
+    async def _store(self, worker: str) -> None:
         tasks = {
             name: task.queue
             for name, task in self._parts.registry.tasks.items()
             if self._only is None or task.queue in self._only
         }
-        lease = codec.millis(self._lease)
-        if self._named is not None:
-            self._named(worker)
-        await self.crew.engine.register(worker, lease, self.info.encode(), tasks, codec.VERSION)
-        self.crew.worker = worker
+        await self.crew.engine.register(worker, codec.millis(self._lease), self.info.encode(), tasks, codec.VERSION)
 
     async def _switch(self, suffix: str) -> None:
         """Go on under another incarnation; nothing is held while this is called."""
@@ -281,15 +316,7 @@ class Worker:
         self._reviving = self._spawn(self._revive())
 
     async def _revive(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                await self._register(self.crew.new_name())
-            except EngineUnavailable as error:
-                log.warning("register: %s; trying again", error)
-                await asyncio.sleep(0.25)
-            else:
-                self.crew.hungry()
-                return
+        await self._insist("register", lambda: self._register(self.crew.new_name()))
 
     def _told(self, worker: str, reply: Beat) -> None:
         """What a beat was answered."""
@@ -304,6 +331,8 @@ class Worker:
             for lane in crew.lanes.values():
                 for active in [lane.running[id] for id in wanted & lane.running.keys()]:
                     self.slots.interrupt(active, "cancel")
+                if any(run.lease.id in wanted for run in list(lane.ready)):
+                    self._cancel_ready(lane, wanted)
         paused = set(reply.paused)
         for lane in crew.lanes.values():
             lane.paused = lane.queue in paused
@@ -313,6 +342,15 @@ class Worker:
         crew.hungry()
         if reply.drain and not self._stopping.is_set():
             self.stop()
+
+    def _cancel_ready(self, lane: Lane, wanted: set[str]) -> None:
+        """Those that have not started need not start."""
+        for run in reversed(lane.take_back()):
+            if run.lease.id in wanted:
+                step = decide(run, Stopped(), int(self.crew.ports.now() * 1000), self.crew.ports.rand)
+                self.settler.put(step, self.slots.unstarted(run), run.worker)
+            else:
+                lane.ready.append(run)
 
     def _recycle(self, why: str) -> None:
         if self._stopping.is_set():

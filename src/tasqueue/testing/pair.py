@@ -1,4 +1,5 @@
-"""An example of a broker and results of one's own: two classes that know nothing of jobs, for one event loop of one process.
+"""An example of a broker and results of one's own: two classes that know nothing of jobs, for one event loop of one
+process.
 
     srv = Server(broker=MemoryBroker(), results=MemoryResults())
 

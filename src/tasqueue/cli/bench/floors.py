@@ -1,8 +1,8 @@
-"""The floor: the bookkeeping of a job by hand, in a plain loop, without a library. What a figure is to be compared with.
+"""The floor: the bookkeeping of a job by hand, in a plain loop, without a library; what a figure is compared with.
 
 Each job is stored before the call that enqueues it returns, decoded, run, and its status and result are stored. Nothing
-else is done: no lease, no retry, no schedule, no second process. That is the price of storage and formats alone; the rest
-is the library's.
+else is done: no lease, no retry, no schedule, no second process. That is the price of storage and formats alone; the
+rest is the library's.
 """
 
 from __future__ import annotations
@@ -17,10 +17,15 @@ import msgspec
 from tasqueue.core.codec import VERSION, Spec, Tail
 from tasqueue.core.status import Status
 
-BATCH = 200
-"""Jobs of one transaction."""
+CLAIM = 200
+"""Jobs of one claim, which shares a transaction with the finish of those before."""
+SUBMIT = 1000
+"""Jobs of one batch enqueued: as many as the library stores in one transaction."""
 TASK = "noop"
 RESULT = b"ok"
+
+_Done = tuple[bytes, bytes, int, int, int]
+"""tail, result, ended_at, seq, claim"""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_spec = msgspec.msgpack.Decoder(Spec).decode
@@ -116,8 +121,8 @@ class SqliteFloor:
 
     def enqueue_batches(self, n: int, payload: bytes) -> None:
         """A transaction for each batch."""
-        for start in range(self.stored, self.stored + n, BATCH):
-            part = min(BATCH, self.stored + n - start)
+        for start in range(self.stored, self.stored + n, SUBMIT):
+            part = min(SUBMIT, self.stored + n - start)
             self.db.execute("BEGIN IMMEDIATE")
             self.db.executemany(_INSERT, [(id, i, _spec(payload, 0)) for i, id in enumerate(_ids(part, start), start)])
             self.db.execute("COMMIT")
@@ -125,21 +130,20 @@ class SqliteFloor:
 
     async def drain(self, concurrency: int) -> None:
         """The finish of one batch and the claim of the next in one transaction; the slots run what was claimed."""
-        claim, done = 0, list[tuple[bytes, bytes, int, int, int]]()
+        done: list[_Done] = []
+        claim = 0
         while True:
             self.db.execute("BEGIN IMMEDIATE")
             if done:
                 self.db.executemany(_SETTLE, done)
-            rows: list[tuple[int, bytes]] = self.db.execute(_CLAIM, (claim := claim + 1, BATCH)).fetchall()
+            rows: list[tuple[int, bytes]] = self.db.execute(_CLAIM, (claim := claim + 1, CLAIM)).fetchall()
             self.db.execute("COMMIT")
             if not rows:
                 return
             ready, done = deque(rows), []
             await asyncio.gather(*(self._slot(ready, done, claim) for _ in range(concurrency)))
 
-    async def _slot(
-        self, ready: deque[tuple[int, bytes]], done: list[tuple[bytes, bytes, int, int, int]], claim: int
-    ) -> None:
+    async def _slot(self, ready: deque[tuple[int, bytes]], done: list[_Done], claim: int) -> None:
         while ready:
             seq, data = ready.popleft()
             result = await noop(_decode_spec(data).payload)

@@ -1,4 +1,5 @@
 """`tasqueue demo`: a real job on the embedded engine. Read `app.py` first.
 
-`files.py` says what it counts; `run.py` starts the workers, enqueues and waits; `chaos.py` kills them; `report.py` judges.
+`files.py` says what it counts, `fleet.py` starts and kills the workers, `run.py` enqueues, watches and checks,
+`command.py` shows what came of it.
 """

@@ -30,9 +30,13 @@ def demo(chaos: bool, limit: int | None) -> None:
         from .run import run  # its Server reads the environment
 
         show(
-            f"{count_of(sum(map(len, found.values())), 'file')} of the standard library in {count_of(len(found), 'package')}: "
-            "one job per file, a group per package, then a chain that merges and ranks.",
-            Text(f"Two worker processes on a SQLite file in {folder}" + (", one of which gets killed, again and again." if chaos else "."), "dim"),
+            f"{count_of(sum(map(len, found.values())), 'file')} in {count_of(len(found), 'package')} of Python's "
+            "standard library: a job per file, a group per package, then a chain that merges and ranks.",
+            Text(
+                f"Two worker processes on a SQLite file in {folder}"
+                + (", one of which gets killed, again and again." if chaos else "."),
+                "dim",
+            ),
         )
         outcome = asyncio.run(run(found, Path(folder), chaos))
     show(*_view(outcome, chaos))

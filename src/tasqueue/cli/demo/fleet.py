@@ -64,8 +64,10 @@ class Fleet:
         return f"their log:\n{self._log.read_text(errors='replace').rstrip() or '(empty)'}"
 
     async def kill_one(self) -> int | None:
-        """SIGKILL the worker process that holds most jobs, one that was not killed before; its pid, None if there is none."""
-        alive = [w for w in await self._srv.inspector.workers() if w.held and w.info.get("pid") not in (None, *self.killed)]
+        """SIGKILL the worker process that holds most jobs; its pid, None if none holds any."""
+        alive = [
+            w for w in await self._srv.inspector.workers() if w.held and w.info.get("pid") not in (None, *self.killed)
+        ]
         if not alive:
             return None
         pid = int(max(alive, key=lambda worker: worker.held).info["pid"])

@@ -1,4 +1,4 @@
-"""Runs the demo: enqueues, watches, kills workers on the way if asked to, waits for the end, and checks what came of it.
+"""Runs the demo: enqueues, watches, kills workers on the way if asked to, and checks what came of it.
 
 Nothing here waits for a fixed time: a kill waits for progress since the one before, the end is that of the last job.
 """
@@ -113,7 +113,7 @@ async def _count(found: dict[str, list[Path]]) -> tuple[list[str], Ranking]:
 
 
 async def _watch(fleet: Fleet, bar: Bar, total: int, kills: int) -> None:
-    """Show what is really done; kill a worker at each of so many equal parts of the way. Ends by raising, or is cancelled."""
+    """Show what is really done; kill workers at equal parts of the way. Ends by raising, or is cancelled."""
     done, moved = 0, SYSTEM.mono()
     while True:
         fleet.check()
@@ -121,9 +121,9 @@ async def _watch(fleet: Fleet, bar: Bar, total: int, kills: int) -> None:
         if sum(ended.values()) > done:
             done, moved = sum(ended.values()), SYSTEM.mono()
         bar.show(done, total)
-        if len(fleet.killed) < kills and done * (kills + 1) >= total * (len(fleet.killed) + 1):
-            if pid := await fleet.kill_one():
-                bar.say(f"Killed worker process {pid} after {done:,} jobs")
+        due = len(fleet.killed) < kills and done * (kills + 1) >= total * (len(fleet.killed) + 1)
+        if due and (pid := await fleet.kill_one()):
+            bar.say(f"Killed worker process {pid} after {done:,} jobs")
         if SYSTEM.mono() - moved > PATIENCE:
             raise click.ClickException(f"no job has ended for {PATIENCE:g} s, at {done:,} of {total:,}: {fleet.log()}")
         await asyncio.sleep(LOOK_EVERY)

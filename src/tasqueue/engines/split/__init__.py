@@ -1,15 +1,17 @@
-"""An engine made of any broker and any results (`interfaces.Broker`, `interfaces.Results`), in the order of the design's G3.
+"""An engine made of any broker and any results (`interfaces.Broker`, `interfaces.Results`), in the order of the
+design's G3.
 
-A pair has no step that spans both halves, so the record in the results is the commit point: one compare-and-set on the token. What
-leads there is stored before it (message first, record second), what follows from it afterwards, and the broker's acknowledgement
-last. A crash between two writes leaves something behind that whoever comes next completes; see docs/engines/pairs.md.
+A pair has no step that spans both halves, so the record in the results is the commit point: one compare-and-set on the
+token. What leads there is stored before it (message first, record second), what follows from it afterwards, and the
+broker's acknowledgement last. A crash between two writes leaves something behind that whoever comes next completes;
+see docs/engines/pairs.md.
 
-Reading order: `docs` (what is stored, what an order does to a record), `store`, `base`, `follow`, `produce`, `claim`, `settle`,
-`lease`, `schedule`, `operate`, `read`.
+Reading order: `docs` (what is stored, what an order does to a record), `store`, `base`, `follow`, `produce`, `claim`,
+`settle`, `lease`, `schedule`, `operate`, `read`.
 
-Besides its protocol an object may have, each optional: `open()`, `close()`, `twin()`, `durability()`, and `shared` and `durable`
-(True: several processes can use it; what it stored survives the process); a broker also `now()` (UNIX seconds: the engine's clock),
-`wait(queues, timeout)` (returns when there may be something to consume) and `max_link`.
+Besides its protocol an object may have, each optional: `open()`, `close()`, `twin()`, `durability()`, and `shared` and
+`durable` (True: several processes can use it; what it stored survives the process); a broker also `now()` (UNIX
+seconds: the engine's clock), `wait(queues, timeout)` (returns when there may be something to consume) and `max_link`.
 """
 
 from __future__ import annotations
@@ -20,13 +22,12 @@ from ...clock import Ports
 from ...errors import Unsupported
 from ...interfaces import Broker, Capabilities, Durability, Finding, Results
 from .read import Reading
-from .schedule import Scheduling
 from .store import Store
 
 LEVELS = ("process", "os-crash", "power-loss")
 
 
-class SplitEngine(Scheduling, Reading):
+class SplitEngine(Reading):
     """See `Engine`. `timeout`: seconds that one call of the broker or the results may take."""
 
     def __init__(
@@ -70,8 +71,8 @@ class SplitEngine(Scheduling, Reading):
         """It shares what this one holds, so that its beats extend those deliveries."""
         if not self.capabilities.thread_beat:
             raise Unsupported(
-                f"{self.url} has no twin: without a `twin()` of both, the broker and the results, beats come from the event loop"
-                " only, and a handler that blocks it can lose its lease"
+                f"{self.url} has no twin: without a `twin()` of both, the broker and the results, beats come from the"
+                " event loop only, and a handler that blocks it can lose its lease"
             )
         broker: Any = self._store.broker
         results: Any = self._store.results
@@ -82,11 +83,13 @@ class SplitEngine(Scheduling, Reading):
             timeout=self._store.timeout,
             namespace=self._store.namespace,
         )
-        other._hands = self._hands
+        other._hands, other._parked = self._hands, self._parked
         return other
 
     async def durability(self) -> Durability:
-        """The weaker of what the two say of themselves with `durability()`; by `durable` alone: it survives the process."""
+        """The weaker of what the two say of themselves with `durability()`; by `durable` alone: it survives the
+        process.
+        """
         halves = [await self._durability_of(half) for half in (self._store.broker, self._store.results)]
         weaker = min(halves, key=lambda one: LEVELS.index(one.level))
         return Durability(weaker.level, weaker.promise, [finding for one in halves for finding in one.findings])

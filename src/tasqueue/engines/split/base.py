@@ -1,7 +1,9 @@
-"""What all parts of the split engine share: the store, the clock, what this process holds, and how something new is stored.
+"""What all parts of the split engine share: the store, the clock, what this process holds, and how something new is
+stored.
 
-Invariant (design, G3): message first, record second; what follows from an end is written only after the end itself was accepted,
-and the broker's acknowledgement comes last. Every write here may be done again by somebody else, and then changes nothing.
+Invariant (design, G3): message first, record second; what follows from an end is written only after the end itself was
+accepted, and the broker's acknowledgement comes last. Every write here may be done again by somebody else, and then
+changes nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from ...interfaces import Delivery, Engine
 from .docs import VERSION, Job, Order, OrderKind, Worker, apply, makes_room
 from .store import Entry, Store, together
 
-POLL_MIN, POLL_MAX = 0.002, 0.1
+POLL_MIN, POLL_MAX = 0.02, 0.1
 """Seconds between looks at a store that does not wake anybody."""
 
 
@@ -32,7 +34,10 @@ class Held(msgspec.Struct):
 
 
 class Hand(msgspec.Struct):
-    """What one incarnation holds through this process. `loose`: deliveries (with their queues) of a claim that is not through."""
+    """What one incarnation holds through this process.
+
+    `loose`: deliveries (with their queues) of a claim that is not through.
+    """
 
     last: int = 0
     held: dict[str, Held] = {}
@@ -55,40 +60,40 @@ class Holder(NamedTuple):
 
 
 class Wake:
-    """Wakes who waits on this engine object, at once for what it did itself; others' doings are found by a poll that backs off."""
+    """Wakes who waits on this engine object.
+
+    At once for what it did itself; others' doings are found by whoever comes back after a pause, and looks again.
+    """
 
     def __init__(self) -> None:
+        self.stamp = 0
+        """Grows with each `set`: take it before you look, and give it to `sleep`."""
         self._event = asyncio.Event()
         self._pause = POLL_MIN
 
     def set(self) -> None:
         """There may be something."""
+        self.stamp += 1
         self._event.set()
-        self._pause = POLL_MIN
+        self._event = asyncio.Event()
+        self.hurry()
 
     def hurry(self) -> None:
         """There was something: look again soon."""
         self._pause = POLL_MIN
 
-    @property
-    def is_set(self) -> bool:
-        """Whether something was announced since `clear`."""
-        return self._event.is_set()
-
-    def clear(self) -> None:
-        """Look from now on."""
-        self._event.clear()
-
     async def event(self) -> None:
-        """Until `set`."""
+        """Until the next `set`."""
         await self._event.wait()
 
-    async def sleep(self, limit: float) -> None:
-        """Until `set`, at most `limit` seconds, and less while polling; each time longer than the time before."""
+    async def sleep(self, limit: float, since: int) -> None:
+        """Until a `set` after `since`; at most `limit` seconds, and a pause that is longer each time."""
         pause = min(self._pause, limit)
         self._pause = min(self._pause * 2, POLL_MAX)
+        if self.stamp != since:
+            return
         try:
-            async with asyncio.timeout(max(0.0, pause)):
+            async with asyncio.timeout(pause):
                 await self._event.wait()
         except TimeoutError:
             return
@@ -101,7 +106,11 @@ class Base(Engine):
         self._store = store
         self._ports = ports
         self._hands: dict[str, Hand] = {}
+        self._parked: dict[str, tuple[str, Delivery]] = {}
+        """By job: the nonce and the delivery of what this process parked; its lease lasts as long as the parking."""
         self._work = Wake()
+        self._looked = 0
+        """The stamp of `_work` at the last claim."""
         self._ends = Wake()
 
     async def now(self) -> int:
@@ -116,9 +125,10 @@ class Base(Engine):
         return self._hands.setdefault(worker, Hand())
 
     async def _insert(self, jobs: Sequence[Job], now: int, *, anew: bool = False) -> None:
-        """Store those whose ids are new, ready ones with their message first. A tombstone counts as new only when `anew`.
+        """Store those whose ids are new, ready ones with their message first.
 
-        What follows from an end is never new again; what a user submits is, and so are the members of another link.
+        A tombstone counts as new only when `anew`: what a user submits under its id is, and so are the members of
+        another link; what follows from an end is never new again.
         """
         entries = await self._store.jobs([job.id for job in jobs])
         fresh: list[tuple[Job, Entry[Job] | None]] = []
@@ -135,41 +145,45 @@ class Base(Engine):
             if job.state is not State.HELD:
                 of = entry.doc.nonce if entry is not None and entry.doc is not None else None
                 orders.append((Order(VERSION, OrderKind.NEW, job.id, job.nonce, of, job=job), job))
+        await self._store.add("jobs", [job.id for job, _ in fresh], now)
+        await self._note_due([job for job, _ in fresh])
+        # Held ones first: once the first step of a chain can run, the next one is there to be readied.
+        await self._put_new([one for one in fresh if one[0].state is State.HELD], now)
         await self._store.send(orders)
         if faults.active and fresh[0][0].link:
             faults.point("G2.members_written")
-        await self._store.add("jobs", [job.id for job, _ in fresh], now)
-        await self._note_due([job for job, _ in fresh])
-        # False: somebody was first; then the message is stale, and dropped when it comes.
-        await together(self._store.put(job, entry and entry.revision, now) for job, entry in fresh)
+        await self._put_new([one for one in fresh if one[0].state is not State.HELD], now)
         self._work.set()
 
-    async def _carry_out(self, order: Order, job: Job, now: int) -> Job | None:
-        """Send an order for this record and apply it; the record after it, None when it was overtaken.
+    async def _put_new(self, fresh: Iterable[tuple[Job, Entry[Job] | None]], now: int) -> None:
+        """False answers: somebody was first; then the message is stale, and dropped when it comes."""
+        await together(self._store.put(job, entry and entry.revision, now) for job, entry in fresh)
 
-        Whoever is handed the message first does the same: it is as good.
+    async def _carry_out(self, orders: Sequence[tuple[Order, Job]], now: int) -> list[Job | None]:
+        """Send orders for these records and apply them; the records after it, None where another change came first.
+
+        Whoever is handed such a message first does the same: it is as good.
         """
-        planned = apply(order, job, now)
-        if planned is None:
-            return None
-        await self._store.send([(order, planned)])
-        await self._note_due([planned])
+        planned = [(order, job) for order, old in orders if (job := apply(order, old, now)) is not None]
+        await self._store.send(planned)
+        await self._note_due(job for _, job in planned)
+        done = await together(self._apply(order, job, now) for order, job in planned)
+        self._work.set()
+        by_id = {order.id: job for (order, _), job in zip(planned, done, strict=True)}
+        return [by_id.get(order.id) for order, _ in orders]
+
+    async def _apply(self, order: Order, planned: Job, now: int) -> Job | None:
         while True:
-            entry = (await self._store.jobs([job.id]))[0]
+            entry = (await self._store.jobs([order.id]))[0]
             if entry is None or entry.doc is None:
                 return None
             if entry.doc.nonce == order.nonce:
-                break
+                return planned
             new = apply(order, entry.doc, now)
-            if new is None:
-                return None
-            if await self._store.put(new, entry.revision, now):
-                planned = new
-                break
-        self._work.set()
-        return planned
+            if new is None or await self._store.put(new, entry.revision, now):
+                return new
 
-    # -- due dates: members of an index, "<due>:<id>", so that the earliest is found without a look at records ----------
+    # -- due dates: members of an index, "<due>:<id>", so that the earliest is found without a look at records -------
 
     async def _note_due(self, jobs: Iterable[Job]) -> None:
         members: dict[tuple[str, int], list[str]] = {}

@@ -10,8 +10,8 @@
     ended                                    what follows is done again, acknowledged
     another message's (stale order)          acknowledged
 
-Taken is: one compare-and-set to (worker, claim number, running). Until a delivery has been sorted it is `loose`: a claim that is
-repeated after an error goes on with those, and a worker that retires gives them back.
+Taken is: one compare-and-set to (worker, claim number, running). Until a delivery has been sorted it is `loose`: a
+claim that is repeated after an error goes on with those, and a worker that retires gives them back.
 """
 
 from __future__ import annotations
@@ -30,21 +30,76 @@ from ...interfaces import Claim, Delivery, WorkerGone
 from .base import Hand, Held, Holder
 from .docs import VERSION, Job, Order, OrderKind, Worker, apply, decode_order, died
 from .produce import Producing
-from .store import SOON, Entry, together
+from .store import Entry, together
 
 NEWER_LATER = 5.0
 """Seconds after which a message that only a newer library can read is offered again."""
 
 
-class Sorted(msgspec.Struct):
-    """What becomes of some deliveries. `taken` are to be written; `redo` are ended ones."""
+class Sorting(msgspec.Struct):
+    """For whom deliveries are sorted, and what becomes of them.
 
+    `taken` are to be written, `redo` are ended; `back` come later at a new place, `keep` at the old one.
+    """
+
+    me: Worker
+    number: int
+    hand: Hand
+    now: int
     taken: list[tuple[Delivery, str, Job, Entry[Job] | None, Order]] = []
+    adopted: list[tuple[Delivery, str, Job]] = []
     redo: list[Job] = []
     done: list[Delivery] = []
     back: list[tuple[Delivery, float]] = []
+    keep: list[tuple[Delivery, int]] = []
+    early: list[Job] = []
     expand: list[Order] = []
-    adopted: list[tuple[Delivery, str, Job]] = []
+
+    def not_ended(
+        self,
+        delivery: Delivery,
+        queue: str,
+        order: Order,
+        job: Job,
+        entry: Entry[Job] | None,
+        holder: Holder | None,
+    ) -> None:
+        """A delivery that speaks for a job that has not ended; `holder`: somebody else who has it, by its record."""
+        if holder is not None:
+            if not holder.gone:
+                self.keep.append((delivery, max(1, holder.deadline - self.now)))
+                return
+            if not holder.retired:
+                job = died(job, holder.id, holder.cause)
+        elif job.state is State.RUNNING:
+            if job.id in self.hand.held or job.claim == self.number:
+                self.adopted.append((delivery, queue, job))
+                return
+        elif job.due is not None and job.due > self.now:
+            self.early.append(job)
+            if job.state is State.PARKED:
+                self.keep.append((delivery, job.due - self.now))
+            else:
+                self.back.append((delivery, (job.due - self.now) / 1000))
+            return
+        taken = replace(
+            job,
+            state=State.RUNNING,
+            nonce=order.nonce,
+            also="",
+            worker=self.me.id,
+            claim=self.number,
+            claimed_at=self.now,
+            due=None,
+            park_key="",
+            parked="",
+            progress=None,
+        )
+        self.taken.append((delivery, queue, taken, entry, order))
+
+    def through(self) -> set[int]:
+        """The deliveries that need no second look, by identity."""
+        return {id(delivery) for delivery in self.done} | {id(delivery) for delivery, _ in (*self.back, *self.keep)}
 
 
 class Claiming(Producing):
@@ -57,7 +112,7 @@ class Claiming(Producing):
         hand = self._hand(worker)
         again = number <= hand.last
         hand.last = max(hand.last, number)
-        self._work.clear()
+        self._looked = self._work.stamp
         paused = (await self._store.fleet()).paused
         open_ = [queue for queue in wants if queue not in paused]
         room = [] if again else open_
@@ -73,6 +128,7 @@ class Claiming(Producing):
         leases = [held.lease for held in hand.held.values() if held.lease.claim == number]
         if leases:
             self._work.hurry()
+            await self._store.change_worker(worker, lambda doc: _holding(doc, len(hand.held)))
         now = await self.now()
         dues = await together(self._next_due(f"due:{queue}", now) for queue in open_)
         if faults.active:
@@ -87,28 +143,29 @@ class Claiming(Producing):
     async def _sort_loose(self, me: Worker, number: int, hand: Hand) -> None:
         """Sort what is loose, one delivery per job; those whose record changed meanwhile stay loose."""
         now = await self.now()
-        found = await self._sorted(me, number, hand, now)
+        found = Sorting(me, number, hand, now)
+        await self._sort(found)
         for order in found.expand:
             await self._expand([order], order.members, now)
-        fresh = [job for _, _, job, entry, _ in found.taken if entry is None]
-        await self._store.add("jobs", [job.id for job in fresh], now)
+        await self._store.add("jobs", [job.id for _, _, job, entry, _ in found.taken if entry is None], now)
         written = await together(
             self._store.put(job, entry and entry.revision, now) for _, _, job, entry, _ in found.taken
         )
         if found.redo:
             await self._follow(found.redo, now)
+        await self._note_due(found.early)  # its settler may have died before
         await self._store.ack(found.done)
         await self._store.release(found.back)
-        through = {id(delivery) for delivery in found.done} | {id(delivery) for delivery, _ in found.back}
+        await self._store.extend(found.keep)
+        through = found.through()
         for (delivery, queue, job, _, order), ok in zip(found.taken, written, strict=True):
             if ok:
-                through.add(id(delivery))
-                self._take(hand, delivery, queue, job)
                 if order.kind is OrderKind.REOPEN and job.link:
                     await self._link_reopened(job, now)
+                found.adopted.append((delivery, queue, job))
         for delivery, queue, job in found.adopted:
-            through.add(id(delivery))
             self._take(hand, delivery, queue, job)
+            through.add(id(delivery))
         hand.loose[:] = [one for one in hand.loose if id(one[1]) not in through]
 
     def _take(self, hand: Hand, delivery: Delivery, queue: str, job: Job) -> None:
@@ -129,12 +186,12 @@ class Claiming(Producing):
         hand.held[job.id] = Held(lease, delivery)
         if job.cancel:
             hand.cancels.add(job.id)
+        self._parked.pop(job.id, None)
 
-    async def _sorted(self, me: Worker, number: int, hand: Hand, now: int) -> Sorted:
-        found = Sorted()
+    async def _sort(self, found: Sorting) -> None:
         orders: dict[str, tuple[Delivery, str, Order]] = {}
-        for queue, delivery in hand.loose:
-            order = _order(delivery, queue, now)
+        for queue, delivery in found.hand.loose:
+            order = _order(delivery, queue, found.now)
             if order is None:
                 found.back.append((delivery, NEWER_LATER))
             elif order.kind is OrderKind.EXPAND:
@@ -142,75 +199,38 @@ class Claiming(Producing):
                 found.done.append(delivery)
             elif order.id not in orders:
                 orders[order.id] = (delivery, queue, order)
-        entries = dict(zip(orders, await self._store.jobs(list(orders)), strict=True))
-        docs = [entry.doc for entry in entries.values() if entry is not None and entry.doc is not None]
-        others = {job.worker for job in docs if job.state is State.RUNNING} - {me.id}
-        holders = await self._holders(others, now)
-        for id_, (delivery, queue, order) in orders.items():
-            entry = entries[id_]
+        entries = await self._store.jobs(list(orders))
+        docs = [entry.doc for entry in entries if entry is not None and entry.doc is not None]
+        others = {job.worker for job in docs if job.state is State.RUNNING} - {found.me.id}
+        holders = await self._holders(others, found.now)
+        for (delivery, queue, order), entry in zip(orders.values(), entries, strict=True):
             if entry is not None and entry.newer:
                 found.back.append((delivery, NEWER_LATER))
                 continue
             job = entry and entry.doc
-            if (
-                entry is not None and job is None
-            ):  # kept for whoever looks: its tail cannot be read, so it will be failed
-                job = replace(_foreign(id_, queue, b"", now, order.nonce), tail=entry.raw)
-            if job is None or job.nonce != order.nonce:
-                job = apply(order, job, now)
+            if entry is not None and job is None:  # kept as a tail that cannot be read: so it will be failed
+                job = replace(_foreign(order.id, queue, b"", found.now, order.nonce), tail=entry.raw)
+            if job is None or not job.speaks(order.nonce):
+                job = apply(order, job, found.now)
             if job is None:
                 found.done.append(delivery)
             elif job.final:
                 found.redo.append(job)
                 found.done.append(delivery)
             else:
-                self._sort_open(found, (delivery, queue, order), job, entry, me, number, hand, holders, now)
-        return found
+                holder = holders.get(job.worker) if job.state is State.RUNNING else None
+                found.not_ended(delivery, queue, order, job, entry, holder)
 
-    def _sort_open(
-        self,
-        found: Sorted,
-        what: tuple[Delivery, str, Order],
-        job: Job,
-        entry: Entry[Job] | None,
-        me: Worker,
-        number: int,
-        hand: Hand,
-        holders: Mapping[str, Holder],
-        now: int,
-    ) -> None:
-        """A delivery that speaks for a job that has not ended."""
-        delivery, queue, order = what
-        if job.state is State.RUNNING and job.worker == me.id:
-            if job.id in hand.held or job.claim == number:
-                found.adopted.append((delivery, queue, job))
-                return
-        elif job.state is State.RUNNING:
-            holder = holders[job.worker]
-            if not holder.gone:
-                found.back.append((delivery, max(SOON, (holder.deadline - now) / 1000)))
-                return
-            if not holder.retired:
-                job = died(job, holder.id, holder.cause)
-        elif job.due is not None and job.due > now:
-            found.back.append((delivery, (job.due - now) / 1000))
-            return
-        taken = replace(
-            job,
-            state=State.RUNNING,
-            worker=me.id,
-            claim=number,
-            claimed_at=now,
-            due=None,
-            park_key="",
-            parked="",
-            progress=None,
-        )
-        found.taken.append((delivery, queue, taken, entry, order))
+
+def _holding(doc: Worker | None, held: int) -> Worker | None:
+    return None if doc is None or doc.gone or doc.held == held else replace(doc, held=held)
 
 
 def _order(delivery: Delivery, queue: str, now: int) -> Order | None:
-    """What a message asks for; None: only a newer library can tell. Bytes that are no order become a job that will be failed."""
+    """What a message asks for; None: only a newer library can tell.
+
+    Bytes that are no order become a job that will be failed.
+    """
     try:
         return decode_order(delivery.body)
     except NewerVersion:

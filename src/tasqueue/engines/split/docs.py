@@ -1,10 +1,11 @@
 """What a pair stores, and the pure changes to it: jobs, links, workers, and the orders that travel as messages.
 
-An order is a message's body. It names the job, a `nonce` of its own, and the nonce that it supersedes (`of`); the record names the
-nonce of the one message that speaks for it. So whoever is handed a message knows what it is: the record's own (run it), one that
-is still to be applied (its sender died, or is not there yet: apply it), or a stale copy (acknowledge and drop it). `apply`
-decides that, and nothing else does. The invariant behind "nothing lost": a record that is neither final nor held back always has
-its own message in the broker, because the message is stored first and the record second.
+An order is a message's body. It names the job, a `nonce` of its own, and the nonce that it supersedes (`of`); the
+record names the nonce of the one message that speaks for it. So whoever is handed a message knows what it is: the
+record's own (run it), one that is still to be applied (its sender died, or is not there yet: apply it), or a stale
+copy (acknowledge and drop it). `apply` decides that, and nothing else does. The invariant behind "nothing lost": a
+record that is neither final nor held back always has its own message in the broker, because the message is stored
+first and the record second.
 """
 
 from __future__ import annotations
@@ -22,13 +23,17 @@ from ...core.status import ENDED, State, Status
 
 VERSION = 1
 KEEP = 3_600_000
-"""How long (ms) a forgotten record stays behind as a tombstone, so that late copies of messages find that it has been."""
+"""How long (ms) a forgotten record stays behind as a tombstone, so that late copies of messages find that it has been.
+"""
 
 D = TypeVar("D")
 
 
 class Job(msgspec.Struct, array_like=True):
-    """A job's record. `worker` and `claim` are the token of who holds it, or of who settled it last; claim 0: of nobody."""
+    """A job's record.
+
+    `worker` and `claim` are the token of who holds it, or of who settled it last; claim 0: of nobody.
+    """
 
     version: int
     id: str
@@ -62,8 +67,15 @@ class Job(msgspec.Struct, array_like=True):
     cancel: bool = False
     round: int = 0
     """How often it was reopened."""
+    also: str = ""
+    """The nonce of a second message that speaks for it: it was unparked, and whoever parked it had its first one still.
+    """
     follow: tuple[Job, ...] = ()
     """What is to be inserted after its end; kept, so that whoever finds the message again can do it again."""
+
+    def speaks(self, nonce: str) -> bool:
+        """Whether a message of that nonce speaks for it."""
+        return nonce == self.nonce or nonce == self.also != ""
 
     @property
     def final(self) -> bool:
@@ -76,7 +88,10 @@ class Job(msgspec.Struct, array_like=True):
 
 
 class LinkDoc(msgspec.Struct, array_like=True):
-    """A chain's or group's record. `members`: a group's ended jobs, index to State; a set of indexes, never a counter (G6)."""
+    """A chain's or group's record.
+
+    `members`: a group's ended jobs, index to State; a set of indexes, never a counter (G6).
+    """
 
     version: int
     key: str
@@ -105,7 +120,10 @@ class LinkDoc(msgspec.Struct, array_like=True):
 
 
 class Worker(msgspec.Struct, array_like=True):
-    """An incarnation. Once `gone` it stays so; the record then tells the claims who died of what, until the lease is long over."""
+    """An incarnation.
+
+    Once `gone` it stays so; the record then tells the claims who died of what, until the lease is long over.
+    """
 
     version: int
     id: str
@@ -122,7 +140,9 @@ class Worker(msgspec.Struct, array_like=True):
 
 
 class Fleet(msgspec.Struct, array_like=True):
-    """What all share: announced tasks, the highest record version, paused queues (reason, by, at), keys that jobs are parked under."""
+    """What all share: announced tasks, the highest record version, paused queues (reason, by, at), keys that jobs are
+    parked under.
+    """
 
     version: int = VERSION
     tasks: dict[str, str] = {}
@@ -164,7 +184,9 @@ _head = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 
 
 def decoder(kind: type[D]) -> Callable[[bytes], D]:
-    """A decoder that raises Undecodable for whatever is wrong with the bytes, NewerVersion for what a newer library wrote."""
+    """A decoder that raises Undecodable for whatever is wrong with the bytes, NewerVersion for what a newer library
+    wrote.
+    """
     decode = msgspec.msgpack.Decoder(kind).decode
 
     def checked(data: bytes) -> D:
@@ -221,24 +243,34 @@ def apply(order: Order, job: Job | None, now: int) -> Job | None:
     if order.kind is OrderKind.NEXT:
         return None if job.state is not State.HELD else ready(job, order.nonce, now, prev=order.data)
     if order.kind is OrderKind.UNPARK:
-        return None if job.state is not State.PARKED else ready(replace(job, due=None), order.nonce, now)
+        return (
+            None if job.state is not State.PARKED else ready(replace(job, due=None), order.nonce, now, also=job.nonce)
+        )
     if job.state not in (State.FAILED, State.CANCELLED) or job.gone(now):
         return None
     return ready(reopened(job, order.nonce, order.data or b""), order.nonce, now)
 
 
 def makes_room(old: Job, new: Job, now: int) -> bool:
-    """Whether a stored record gives way to a new one of its id: a tombstone, or what an earlier link of the same name has left."""
+    """Whether a stored record gives way to a new one of its id: a tombstone, or what an earlier link of the same name
+    has left.
+    """
     if new.batch:
         return old.batch != new.batch and (old.link == new.link or old.gone(now))
     return old.gone(now)
 
 
-def ready(job: Job, nonce: str, now: int, **changes: Any) -> Job:
+def ready(job: Job, nonce: str, now: int, also: str = "", **changes: Any) -> Job:
     """The record once it may start: now, or at its due date when that is still to come."""
     later = job.due is not None and job.due > now
     return replace(
-        job, state=State.DUE if later else State.READY, due=job.due if later else None, nonce=nonce, claim=0, **changes
+        job,
+        state=State.DUE if later else State.READY,
+        due=job.due if later else None,
+        nonce=nonce,
+        also=also,
+        claim=0,
+        **changes,
     )
 
 
@@ -248,6 +280,7 @@ def reopened(job: Job, nonce: str, tail: bytes) -> Job:
         job,
         state=State.HELD,
         nonce=nonce,
+        also="",
         tail=tail,
         due=None,
         result=None,
@@ -278,7 +311,10 @@ def ended(job: Job, state: State, now: int, ttl: int | None) -> Job:
 
 
 def link_reopened(link: LinkDoc, pos: int, round: int) -> None:
-    """Change the link: one of its jobs was reopened. That outcome is forgotten; one that had ended has a new generation."""
+    """Change the link: one of its jobs was reopened.
+
+    That outcome is forgotten; one that had ended has a new generation.
+    """
     link.members.pop(pos, None)
     if link.status is not Status.PROCESSING:
         link.generation += 1
@@ -287,11 +323,14 @@ def link_reopened(link: LinkDoc, pos: int, round: int) -> None:
 
 
 def tell(link: LinkDoc, jobs: Mapping[int, Job], now: int) -> bool:
-    """Change the link by these ends; False when it knew them all. An outcome of an earlier round is late, and left out."""
+    """Change the link by these ends; False when it knew them all.
+
+    An outcome of an earlier round is late, and left out.
+    """
     changed = False
     for pos, job in sorted(jobs.items()):
         known = link.rounds.get(pos, 0)
-        if job.batch != link.nonce or job.round < known:
+        if job.batch != link.nonce or job.round < known or (job.round > known and link.gone(now)):
             continue
         if job.round > known:
             link_reopened(link, pos, job.round)

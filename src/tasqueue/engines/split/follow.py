@@ -1,7 +1,7 @@
 """What follows from an end, in order: follow-ups, chain and group progress, indexes. Done again, it changes nothing.
 
-Whoever accepted the end does it, and whoever is handed the message of an ended job does it again, since the message is only
-acknowledged afterwards. Outcomes carry the round of their job, so that a late one cannot undo a reopening.
+Whoever accepted the end does it, and whoever is handed the message of an ended job does it again, since the message is
+only acknowledged afterwards. Outcomes carry the round of their job, so that a late one cannot undo a reopening.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ class Following(Base):
                 return
             if link.status is Status.PROCESSING:
                 order = Order(VERSION, OrderKind.NEXT, step.id, self._nonce(), step.nonce, done.result)
-                await self._carry_out(order, step, now)
+                await self._carry_out([(order, step)], now)
                 return
             if step.prev == done.result or await self._store.put(replace(step, prev=done.result), entry.revision, now):
                 return

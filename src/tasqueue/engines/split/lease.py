@@ -1,7 +1,8 @@
-"""Incarnations and their leases: a worker's record has the deadline, the broker a lease for each delivery; a beat renews both.
+"""Incarnations and their leases: a worker's record has the deadline, the broker a lease for each delivery; a beat
+renews both.
 
-What dies with a process comes back by the broker's lease alone; nobody else knows the deliveries (`instant_handback` is False).
-Where this very object (or its twin) holds them, `retire` and `reclaim` give them back at once.
+What dies with a process comes back by the broker's lease alone; nobody else knows the deliveries (`instant_handback`
+is False). Where this very object (or its twin) holds them, `retire` and `reclaim` give them back at once.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from ...core.status import State
 from ...interfaces import Beat
 from .base import Hand
 from .docs import VERSION, Fleet, Job, Worker, died
+from .schedule import Scheduling
 from .settle import Settling, unparks
 from .store import together
 
@@ -27,7 +29,7 @@ STOOD_STILL = 3_000
 """A gap of more than so many ms between two reclaims: the machine slept or the clock jumped; no lease can be judged."""
 
 
-class Leasing(Settling):
+class Leasing(Settling, Scheduling):
     """See `Engine`."""
 
     async def register(self, worker: str, lease: int, info: bytes, tasks: Mapping[str, str], version: int) -> None:
@@ -51,15 +53,20 @@ class Leasing(Settling):
         now = await self.now()
         hand = self._hands.get(worker)
         held = {} if hand is None else hand.held.copy()
-        if hand is not None and (deliveries := hand.deliveries()):
-            await self._store.extend(deliveries, lease)
+        if hand is not None:
+            await self._store.extend((delivery, lease) for delivery in hand.deliveries())
 
         def renew(doc: Worker | None) -> Worker | None:
             if doc is None or doc.gone:
                 return None
             cancels = {id: claim for id, claim in doc.cancels.items() if hand is None or _holds(hand, id, claim)}
             return replace(
-                doc, lease=lease, deadline=now + lease, info=info, held=len(held) if hand else doc.held, cancels=cancels
+                doc,
+                lease=lease,
+                deadline=now + lease,
+                info=info or doc.info,
+                held=len(held) if hand else doc.held,
+                cancels=cancels,
             )
 
         me = await self._store.change_worker(worker, renew)
@@ -178,16 +185,20 @@ class Leasing(Settling):
             self._work.set()
             if faults.active:
                 faults.point("M2.moved")
-        return next(map(_date, await self._store.page("due", 1)), None)
+        dates = [_date(member) for member in await self._store.page("due", 1)]
+        dates.extend(entry.next_at for entry in await self._entries() if not entry.paused)
+        return min(dates, default=None)
 
     async def wait(self, queues: Sequence[str], until: int | None) -> None:
-        """Woken by what this object does itself, by the broker if it has a `wait(queues, timeout)`, else a poll that backs off."""
-        if self._work.is_set:
+        """Woken by what this object does itself, by the broker if it has a `wait(queues, timeout)`, else a poll that
+        backs off.
+        """
+        if self._work.stamp != self._looked:
             return
         limit = WAIT_MAX if until is None else max(0.0, (until - await self.now()) / 1000)
         ask = getattr(self._store.broker, "wait", None)
         if ask is None:
-            await self._work.sleep(limit)
+            await self._work.sleep(limit, self._looked)
             return
         limit = min(limit, WAIT_MAX)
         calls = [asyncio.ensure_future(self._work.event()), asyncio.ensure_future(ask(queues, limit))]

@@ -1,5 +1,5 @@
-"""Operators' verbs. Each is a compare-and-set on one record, then what follows from it; repeated, it finishes what an earlier one
-left undone.
+"""Operators' verbs. Each is a compare-and-set on one record, then what follows from it; repeated, it finishes what an
+earlier one left undone.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class Operating(Leasing):
             await together(self._ask_worker(new) for _, _, new in done if not new.final)
             for _, _, new in done:
                 answers[new.id] = Cancelled(done=new.final, asked=not new.final)
-        return [answers[id] for id in ids]
+        once: set[str] = set()
+        return [Cancelled() if answers[id].done and (id in once or once.add(id)) else answers[id] for id in ids]
 
     async def _ask_worker(self, job: Job) -> None:
         def ask(doc: Worker | None) -> Worker | None:
@@ -97,7 +98,7 @@ class Operating(Leasing):
             new = await self._reopen_held(id, ended_at, tail, now)
         else:
             order = Order(VERSION, OrderKind.REOPEN, id, self._nonce(), job.nonce, tail)
-            new = await self._carry_out(order, job, now)
+            (new,) = await self._carry_out([(order, job)], now)
         if new is None:
             return False
         await self._store.remove(f"ended:{int(job.state)}", [id])
@@ -119,7 +120,7 @@ class Operating(Leasing):
                 return new
 
     async def _go_on(self, key: str, now: int) -> None:
-        """Ready the step that a chain is at if it is held: it was not when the chain came there and was not going on."""
+        """Ready the step that a chain is at if it is held: the chain may have come there while it was not going on."""
         entry = await self._store.link(key)
         link = entry and entry.doc
         if link is None or key.startswith("g:") or link.status is not Status.PROCESSING or link.pos >= link.n:
@@ -128,7 +129,7 @@ class Operating(Leasing):
         step = found and found.doc
         if step is not None and step.state is State.HELD and step.batch == link.nonce:
             order = Order(VERSION, OrderKind.NEXT, step.id, self._nonce(), step.nonce, step.prev)
-            await self._carry_out(order, step, now)
+            await self._carry_out([(order, step)], now)
 
     async def delete(self, ids: Sequence[str]) -> list[bool]:
         now = await self.now()

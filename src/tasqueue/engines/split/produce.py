@@ -1,9 +1,9 @@
 """Storing jobs, chains and groups.
 
-A chain or group is all there or not at all though it is many writes: the first is one message, the expander, whose body is the
-whole of it, in the queue of its first job and ahead of that. After it the link, the steps held back, then the rest, each if absent.
-When the producer dies in between, whichever worker is handed the expander completes what is missing; when it does not, the worker
-finds the link marked complete and drops the message.
+A chain or group is all there or not at all though it is many writes: the first is one message, the expander, whose
+body is the whole of it, in the queue of its first job and ahead of that. After it the link, the steps held back, then
+the rest, each if absent. When the producer dies in between, whichever worker is handed the expander completes what is
+missing; when it does not, the worker finds the link marked complete and drops the message.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ from collections.abc import Sequence
 
 from ... import faults
 from ...core.record import Link, Record
-from ...core.status import State
 from ...errors import EngineUnavailable, Unsupported
 from .docs import VERSION, Job, LinkDoc, Order, OrderKind, new_job
 from .follow import Following
-from .store import AT_ONCE, Entry, together
+from .store import Entry, together
 
 
 class Producing(Following):
@@ -67,12 +66,9 @@ class Producing(Following):
         if faults.active and going:
             faults.point("G1.record_written")
         wanted = [job for job in jobs if not job.link or (job.link in going and not _over(going[job.link], job.pos))]
-        # Held ones first: once the first step can run, the next one is there to be readied.
-        wanted.sort(key=lambda job: job.state is not State.HELD)
-        for start in range(0, len(wanted), AT_ONCE):
-            await self._insert(wanted[start : start + AT_ONCE], now, anew=True)
-            if faults.active and going:
-                faults.point("G2.members_written")
+        await self._insert(wanted, now, anew=True)
+        if faults.active and going:
+            faults.point("G2.members_written")
         await together(
             self._store.change_link(key, lambda doc, nonce=link.nonce: _complete(doc, nonce), now)
             for key, link in going.items()

@@ -1,4 +1,5 @@
-"""What only reads, and `watch`. Listings page through an index and look at each record, so a stale entry is never shown."""
+"""What only reads, and `watch`. Listings page through an index and look at each record, so a stale entry is never
+shown."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from ...core.codec import NewerVersion, Undecodable
 from ...core.record import LinkRow, Row
 from ...core.status import ENDED, State, Status
 from ...interfaces import Counts, Filter, Key, Message, WorkerRow
+from .base import POLL_MAX
 from .docs import Job, Order, OrderKind, apply, could_start, decode_order, link_row, row
 from .operate import Operating
 from .store import AT_ONCE, message_id
@@ -57,16 +59,18 @@ class Reading(Operating):
         return rows[:limit]
 
     async def _startable(self, messages: Sequence[Message], now: int) -> list[Row]:
-        """Of these messages, those whose record (or the order, where it is still to be applied) says that it could start."""
+        """Of these messages, those whose record (or the order, where it is still to be applied) says that it could
+        start.
+        """
         orders = [order for order in map(_order, messages) if order is not None and order.kind is not OrderKind.EXPAND]
-        rows: list[Row] = []
+        rows: dict[str, Row] = {}
         for order, entry in zip(orders, await self._store.jobs([order.id for order in orders]), strict=True):
             job = entry and entry.doc
-            if job is None or job.nonce != order.nonce:
+            if job is None or not job.speaks(order.nonce):
                 job = apply(order, job, now)
             if job is not None and could_start(job, now):
-                rows.append(row(job))
-        return rows
+                rows.setdefault(job.id, row(job))
+        return list(rows.values())
 
     async def ended(self, state: State, limit: int, after: str | None) -> list[str]:
         found: list[str] = []
@@ -122,15 +126,12 @@ class Reading(Operating):
         return dict((await self._store.fleet()).tasks)
 
     async def watch(self, keys: Sequence[Key], until: int | None) -> None:
-        """Woken by what this object does itself, else a poll that backs off."""
-        while True:
-            self._ends.clear()
-            if await self._any_over(keys):
-                return
-            now = await self.now()
-            if until is not None and now >= until:
-                return
-            await self._ends.sleep(1.0 if until is None else (until - now) / 1000)
+        """Woken by what this object does itself; else it returns, for nothing perhaps, after a pause that backs off."""
+        looked = self._ends.stamp
+        if await self._any_over(keys):
+            return
+        now = await self.now()
+        await self._ends.sleep(POLL_MAX if until is None else max(0.0, (until - now) / 1000), looked)
 
     async def _any_over(self, keys: Sequence[Key]) -> bool:
         now = await self.now()

@@ -1,4 +1,5 @@
-"""Schedules. A tick's job is stored first and the schedule moved second, so no tick is lost; its id is derived, so none is doubled."""
+"""Schedules. A tick's job is stored first and the schedule moved second, so no tick is lost; its id is derived, so
+none is doubled."""
 
 from __future__ import annotations
 
@@ -49,8 +50,7 @@ class Scheduling(Base):
         return found
 
     async def schedules(self, due: bool = False, limit: int = 1000) -> list[Schedule]:
-        stored = await self._stored(await self._store.all("schedules"))
-        entries = [one.doc.entry for one in stored if one is not None and one.doc is not None]
+        entries = await self._entries()
         if not due:
             return sorted(entries, key=lambda entry: entry.id)[:limit]
         now = await self.now()
@@ -71,6 +71,10 @@ class Scheduling(Base):
                 faults.point("S2.tick_inserted")
             fired.append(await self._write(replace(entry, next_at=tick.next_at, last_at=tick.at), stored))
         return fired
+
+    async def _entries(self) -> list[Schedule]:
+        stored = await self._stored(await self._store.all("schedules"))
+        return [one.doc.entry for one in stored if one is not None and one.doc is not None]
 
     async def _stored(self, ids: Sequence[str]) -> list[Entry[Stored] | None]:
         return await self._store.read([f"s:{id}" for id in ids], _decode)

@@ -1,8 +1,9 @@
 """Settling: the record first, as one compare-and-set on the token; then what follows; the broker last.
 
-A step is accepted when the record says `running` under (worker, claim), and also when it shows that this very step was applied
-before; then, too, the rest is done (again). Whatever goes back keeps its message: the broker is asked to release it, so between
-record and broker nothing can be lost: a message that comes back too early is sent back by its record.
+A step is accepted when the record says `running` under (worker, claim), and also when it shows that this very step was
+applied before; then, too, the rest is done (again). Whatever goes back keeps its message: the broker is asked to
+release it, so between record and broker nothing can be lost: a message that comes back too early is sent back by its
+record.
 """
 
 from __future__ import annotations
@@ -14,10 +15,14 @@ from msgspec.structs import replace
 from ... import faults
 from ...core.record import Kind, Step
 from ...core.status import State
+from ...interfaces import Delivery
 from .base import Hand
 from .claim import Claiming
 from .docs import VERSION, Fleet, Job, Order, OrderKind, died, ended, new_job
 from .store import SOON, together
+
+REMEMBERED = 10_000
+"""Parked messages whose old places are remembered."""
 
 
 class Settling(Claiming):
@@ -85,8 +90,16 @@ class Settling(Claiming):
         ours = [(step, job, hand.held[job.id]) for step, job in once.values() if job.id in hand.held]
         ours = [one for one in ours if one[2].lease.claim == one[0].claim]
         await self._store.ack([held.delivery for step, _, held in ours if step.kind is Kind.END])
+        parked = [(job, held.delivery) for step, job, held in ours if step.kind is Kind.PARK]
+        for job, delivery in parked:
+            self._parked[job.id] = (job.nonce, Delivery(delivery.handle, delivery.id, b""))
+            if len(self._parked) > REMEMBERED:
+                self._parked.pop(next(iter(self._parked)))
+        await self._store.extend((delivery, max(1, (job.due or now) - now)) for job, delivery in parked)
         await self._store.release(
-            (held.delivery, _delay(step, job, now)) for step, job, held in ours if step.kind is not Kind.END
+            (held.delivery, _delay(step, job, now))
+            for step, job, held in ours
+            if step.kind not in (Kind.END, Kind.PARK)
         )
         for _, job, _ in ours:
             hand.held.pop(job.id, None)
@@ -94,10 +107,13 @@ class Settling(Claiming):
         if ours:
             self._work.set()
 
-    # -- parking --------------------------------------------------------------------------------------------------------
+    # -- parking -----------------------------------------------------------------------------------------------------
 
     async def _announce_parking(self, steps: Sequence[Step], now: int) -> set[str]:
-        """List what is about to be parked, so that whoever announces its task finds it. Which keys are announced already."""
+        """List what is about to be parked, so that whoever announces its task finds it.
+
+        Which keys are announced already.
+        """
         keys = {step.key for step in steps}
         for key in keys:
             await self._store.add(f"parked:{key}", [step.id for step in steps if step.key == key], now)
@@ -116,12 +132,16 @@ class Settling(Claiming):
     async def _unpark(self, key: str, now: int) -> None:
         """Ready whatever is parked under this key; the message that waited for the end of the parking is stale then."""
         ids = await self._store.all(f"parked:{key}")
-        for entry in await self._store.jobs(ids):
-            job = entry and entry.doc
-            if job is not None and job.state is State.PARKED and job.park_key == key:
-                order = Order(VERSION, OrderKind.UNPARK, job.id, self._nonce(), job.nonce)
-                await self._carry_out(order, job, now)
-                await self._forget_due([job])
+        docs = [entry and entry.doc for entry in await self._store.jobs(ids)]
+        jobs = [job for job in docs if job is not None and job.state is State.PARKED and job.park_key == key]
+        jobs.sort(key=lambda job: job.born)
+        await self._carry_out(
+            [(Order(VERSION, OrderKind.UNPARK, job.id, self._nonce(), job.nonce), job) for job in jobs], now
+        )
+        await self._forget_due(jobs)
+        # What was parked by this process: its first message returns to its old place, ahead of the second.
+        parked = [(job, *self._parked.pop(job.id)) for job in jobs if job.id in self._parked]
+        await self._store.release((delivery, 0.0) for job, nonce, delivery in parked if nonce == job.nonce)
         await self._store.remove(f"parked:{key}", ids)
 
 

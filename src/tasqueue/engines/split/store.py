@@ -1,7 +1,8 @@
-"""The pair behind its typed stub: keys and indexes, documents and messages, time limits. Nothing else calls a user's code.
+"""The pair behind its typed stub: keys and indexes, documents and messages, time limits. Nothing else calls a user's
+code.
 
-A call that raises an OSError (ConnectionError and TimeoutError are) or outlasts `timeout` becomes `EngineUnavailable`. Every write
-is a compare-and-set; a conflict is an answer here, never an error.
+A call that raises an OSError (ConnectionError and TimeoutError are) or outlasts `timeout` becomes `EngineUnavailable`.
+Every write is a compare-and-set; a conflict is an answer here, never an error.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from .docs import KEEP, Fleet, Job, LinkDoc, Order, Worker, decoder, encode
 
 D = TypeVar("D")
 T = TypeVar("T")
+S = TypeVar("S", int, float)
 
 AT_ONCE = 500
 """Calls under way at the same time, and ids asked for in one."""
@@ -38,7 +40,10 @@ class Entry(NamedTuple, Generic[D]):
 
 
 async def together(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """What they return, in order; all have ended when this returns or raises. They are begun a few hundred at a time."""
+    """What they return, in order; all have ended when this returns or raises.
+
+    They are begun a few hundred at a time.
+    """
     rest = iter(calls)
     done: list[T] = []
     while chunk := list(islice(rest, AT_ONCE)):
@@ -125,7 +130,9 @@ class Store:
         return await self.set(f"l:{link.key}", encode(link), expect, _ttl(link.gone_at, now))
 
     async def change_link(self, key: str, change: Callable[[LinkDoc], bool], now: int) -> LinkDoc | None:
-        """The link once `change` was applied to it (it says whether there was anything to change); None when there is none."""
+        """The link once `change` was applied to it (it says whether there was anything to change); None when there is
+        none.
+        """
         while True:
             entry = await self.link(key)
             if entry is None or entry.doc is None:
@@ -161,14 +168,16 @@ class Store:
     # -- indexes ------------------------------------------------------------------------------------------------------
 
     async def add(self, index: str, ids: Sequence[str], at: float) -> None:
-        """Add to an index, or move within it; a due date sorts with `at` negative, so that "newest first" is earliest first."""
-        if ids:
-            await self.ask(self.results.index_add(f"{self.namespace}:{index}", ids, at))
+        """Add to an index, or move within it; a due date sorts with `at` negative, so that "newest first" is earliest
+        first.
+        """
+        for start in range(0, len(ids), AT_ONCE):
+            await self.ask(self.results.index_add(f"{self.namespace}:{index}", ids[start : start + AT_ONCE], at))
 
     async def remove(self, index: str, ids: Sequence[str]) -> None:
         """Remove from an index."""
-        if ids:
-            await self.ask(self.results.index_remove(f"{self.namespace}:{index}", ids))
+        for start in range(0, len(ids), AT_ONCE):
+            await self.ask(self.results.index_remove(f"{self.namespace}:{index}", ids[start : start + AT_ONCE]))
 
     async def page(self, index: str, limit: int, after: str | None = None) -> Sequence[str]:
         """A page of an index."""
@@ -192,7 +201,11 @@ class Store:
             queues.setdefault(job.queue, []).append(
                 Message(message_id(order.id, order.nonce), encode(order), job.priority, job.due)
             )
-        await together(self.ask(self.broker.enqueue(queue, batch)) for queue, batch in queues.items())
+        await together(self._enqueue(queue, batch) for queue, batch in queues.items())
+
+    async def _enqueue(self, queue: str, messages: Sequence[Message]) -> None:
+        for at in range(0, len(messages), AT_ONCE):
+            await self.ask(self.broker.enqueue(queue, messages[at : at + AT_ONCE]))
 
     async def expand(self, orders: Sequence[Order]) -> None:
         """Store each expander in the queue of the first of its jobs that can start."""
@@ -201,15 +214,15 @@ class Store:
             first = next(job for job in order.members if job.state is not State.HELD)
             message = Message(message_id(order.id, order.nonce), encode(order), EXPANDER_PRIORITY)
             queues.setdefault(first.queue, []).append(message)
-        await together(self.ask(self.broker.enqueue(queue, batch)) for queue, batch in queues.items())
+        await together(self._enqueue(queue, batch) for queue, batch in queues.items())
 
     async def consume(self, queue: str, limit: int, lease: int) -> Sequence[Delivery]:
         """At most `limit` messages, leased for that many ms."""
         return await self.ask(self.broker.consume(queue, limit, lease / 1000))
 
-    async def extend(self, deliveries: Sequence[Delivery], lease: int) -> None:
-        """Hold on to these for that many ms more."""
-        await self.ask(self.broker.extend(deliveries, lease / 1000))
+    async def extend(self, leases: Iterable[tuple[Delivery, int]]) -> None:
+        """Hold on to each for so many ms more; then it comes back to its old place."""
+        await self._by_span(leases, lambda batch, ms: self.broker.extend(batch, ms / 1000))
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Done with these."""
@@ -218,10 +231,16 @@ class Store:
 
     async def release(self, delays: Iterable[tuple[Delivery, float]]) -> None:
         """Give each back, with its delay in seconds; 0 is its old place."""
-        batches: dict[float, list[Delivery]] = {}
-        for delivery, delay in delays:
-            batches.setdefault(delay, []).append(delivery)
-        await together(self.ask(self.broker.release(batch, delay)) for delay, batch in batches.items())
+        await self._by_span(delays, self.broker.release)
+
+    async def _by_span(
+        self, spans: Iterable[tuple[Delivery, S]], call: Callable[[Sequence[Delivery], S], Awaitable[None]]
+    ) -> None:
+        """One call for all deliveries of the same span."""
+        batches: dict[S, list[Delivery]] = {}
+        for delivery, span in spans:
+            batches.setdefault(span, []).append(delivery)
+        await together(self.ask(call(batch, span)) for span, batch in batches.items())
 
 
 _job = decoder(Job)
@@ -231,7 +250,9 @@ _fleet = decoder(Fleet)
 
 
 def message_id(id: str, nonce: str) -> str:
-    """A message's id: another for each incarnation of a job, so that a broker that drops repeated ids drops only repetitions."""
+    """A message's id: another for each incarnation of a job, so that a broker that drops repeated ids drops only
+    repetitions.
+    """
     return f"{id}/{nonce}"
 
 

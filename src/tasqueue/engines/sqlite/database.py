@@ -57,7 +57,9 @@ def connect(path: str, *, synchronous: str, readonly: bool = False) -> sqlite3.C
                 f"{path}: the write-ahead log cannot be used here (journal mode {mode}); keep the file on a local file system"
             )
         run("PRAGMA wal_autocheckpoint = 0")
-        run("PRAGMA journal_size_limit = 0")  # so that the log's size on disk tells how much of it is in use
+        # The log's file is kept at this size and written anew from its beginning, which saves the file system a good deal of work;
+        # so it is larger only when so much of it is in use.
+        run(f"PRAGMA journal_size_limit = {WAL_LIMIT}")
         run(f"PRAGMA synchronous = {synchronous}")
         run("PRAGMA fullfsync = ON")  # macOS: fsync alone does not reach the disk
         run(f"PRAGMA cache_size = {-CACHE_KIB}")
@@ -133,6 +135,15 @@ class File:
             return os.stat(self._wal).st_size
         except OSError:
             return 0
+
+
+def shrink(writer: sqlite3.Connection, touch: str) -> None:
+    """After a checkpoint: begin the log anew at no more than it needs."""
+    writer.execute("PRAGMA journal_size_limit = 0")
+    try:
+        writer.execute(touch)
+    finally:
+        writer.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT}")
 
 
 def checkpoint(writer: sqlite3.Connection, second: sqlite3.Connection) -> bool:

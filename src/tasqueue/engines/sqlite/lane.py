@@ -300,9 +300,9 @@ class Lane:
     def _tidy(self, idle: bool) -> None:
         """Keep the log short: when it has grown, and when there is nothing else to do."""
         size = self._file.wal_size()
-        if size < (database.WAL_IDLE if idle else self._wal_next):
+        if size <= (database.WAL_IDLE if idle else self._wal_next):
             self._untidy = self._untidy and not idle
-            if size < database.WAL_LIMIT:
+            if size <= database.WAL_LIMIT:
                 self._wal_next = database.WAL_LIMIT
             return
         assert self._connection is not None
@@ -312,7 +312,7 @@ class Lane:
             done = database.checkpoint(self._connection, self._second)
             if done and idle:
                 self._sync(self._connection, False)
-                self._connection.execute(self._names["touch"])
+                database.shrink(self._connection, self._names["touch"])
                 self._untidy = False
         except (sqlite3.Error, errors.FileUnusable) as error:
             log.warning("%s: the checkpoint failed and is tried again later: %s", self.path, error)

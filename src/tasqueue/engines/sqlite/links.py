@@ -50,7 +50,7 @@ class Stored(NamedTuple):
 
 
 def load(tx: Tx, key: str) -> Stored | None:
-    row = tx.run("link", key).fetchone()
+    row = tx.run("link", key, tx.now).fetchone()
     return None if row is None else Stored(*row)
 
 
@@ -58,6 +58,8 @@ def insert(tx: Tx, link: Link) -> bool:
     """Whether it is new. What an earlier link of that name has left behind makes room: otherwise the new one could never end."""
     on_success, on_error = _encode(list(link.on_success)), _encode(list(link.on_error))
     values = (link.key, link.n, on_success, on_error, link.result_ttl, link.failed_ttl, link.max_prev)
+    if tx.value("link_outlived", link.key, tx.now):
+        forget(tx, link.key)
     if not tx.run("insert_link", *values).rowcount:
         return False
     if left := tx.column("jobs_of_link", link.key):

@@ -65,18 +65,18 @@ def insert(tx: Tx, records: Sequence[Record]) -> None:
     """Those that are new by id; the ready ones take places behind all others."""
     if not records:
         return
-    first = seq = tx.place(len(records))
+    first = last = tx.place(len(records))
     now = tx.now
     values: list[object] = []
-    for record in records:
+    for last, record in enumerate(records, first):
         due = record.due
         state = 0 if record.held else 1 if due is None or due <= now else 2
         values += (
-            seq,
+            last,
             record.id,
             record.queue,
             record.priority,
-            seq,
+            last,
             state,
             due if state != 1 else None,
             record.task,
@@ -85,9 +85,13 @@ def insert(tx: Tx, records: Sequence[Record]) -> None:
             record.spec,
             record.prev,
         )
-        seq += 1
-    tx.bulk("insert_jobs", 12, values)
-    tx.run("ready_new", first - 1, seq - 1)
+    if tx.bulk("insert_jobs", 12, values) < len(records):
+        # An id that has outlived its retention is new again, pruned or not.
+        gone = [seq for record in records if (seq := tx.value("outlived_id", record.id, now)) is not None]
+        if gone:
+            link_ops.forget_jobs(tx, gone)
+            tx.bulk("insert_jobs", 12, values)
+    tx.run("ready_new", first - 1, last)
     tx.news = True
 
 
@@ -142,7 +146,7 @@ def _claim(worker: str, number: int, last_empty: int, wants: Mapping[str, int], 
     paused = set(tx.column("paused_queues"))
     open = {queue: limit for queue, limit in wants.items() if queue not in paused}
     if number <= last or number <= last_empty:
-        leases = list(starmap(Lease, _leases(tx, "read_held", number, nr, number)))
+        leases = list(starmap(Lease, tx.run("read_held", number, nr, number)))
     else:
         leases = []
         for queue, limit in open.items():
@@ -154,11 +158,6 @@ def _claim(worker: str, number: int, last_empty: int, wants: Mapping[str, int], 
     dates = [at for queue in open if (at := tx.value("next_due", queue)) is not None]
     tx.passed.append("W2.claimed")
     return Claim(leases, min(dates, default=None))
-
-
-def _leases(tx: Tx, name: str, *values: object) -> list[tuple[object, ...]]:
-    """The fields of a Lease in its order, but for the two that stand before `link`."""
-    return tx.run(name, *values).fetchall()
 
 
 def _ripen(tx: Tx, queue: str) -> None:
@@ -246,4 +245,5 @@ def _promote(tx: Tx) -> int | None:
         if due:
             make_ready(tx, due)
         tx.passed.append("M2.moved")
-    return tx.value("next_due_anywhere")
+    dates: tuple[int | None, int | None] = tx.run("next_due_anywhere").fetchone()
+    return min((at for at in dates if at is not None), default=None)

@@ -85,6 +85,27 @@ async def test_a_tick_inserts_its_job_and_moves_the_schedule(h: Harness) -> None
     assert await h.ready() == ["s@1000"]
 
 
+async def test_promote_says_when_the_next_tick_is(h: Harness) -> None:
+    now = await h.clock.now()
+    await h.engine.put_schedule(entry("a", now + 50_000))
+    await h.engine.put_schedule(entry("b", now + 40_000))
+    assert await h.engine.promote() == now + 40_000
+    await h.put(record("due", due=now + 30_000))
+    assert await h.engine.promote() == now + 30_000
+    await h.engine.cancel(["due"], None)
+    await h.engine.delete_schedule("b")
+    assert await h.engine.promote() == now + 50_000
+
+
+async def test_a_tick_that_has_come_is_named_until_it_is_fired(h: Harness) -> None:
+    now = await h.clock.now()
+    await h.engine.put_schedule(entry("a", now - 500))
+    assert await h.engine.promote() == now - 500
+    assert await h.ready() == []
+    await h.engine.fire([Tick("a", now - 500, now - 500, now + 60_000, record("a@1"))])
+    assert await h.engine.promote() == now + 60_000
+
+
 async def test_a_tick_that_does_not_stand_inserts_nothing(h: Harness) -> None:
     await h.engine.put_schedule(entry(next_at=5_000))
     assert await h.engine.fire([tick(1_000)]) == [False]

@@ -48,6 +48,13 @@ async def test_a_beat_without_info_keeps_what_is_stored(h: Harness) -> None:
     assert row.deadline > await h.clock.now() + 2_000
 
 
+async def test_a_beat_that_says_nothing_keeps_the_info(h: Harness) -> None:
+    worker = await h.worker()
+    await worker.beat(info=b"said")
+    await worker.beat(info=b"")
+    assert [row.info for row in await h.engine.workers()] == [b"said"]
+
+
 async def test_one_beat_keeps_everything_it_holds(h: Harness) -> None:
     await h.put(*(f"{i}" for i in range(100)))
     worker = await h.worker(lease=LEASE)

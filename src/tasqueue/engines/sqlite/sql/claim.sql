@@ -11,7 +11,8 @@ ON CONFLICT (id) WHERE deadline IS NOT NULL DO UPDATE SET deadline = excluded.de
 
 -- name: announce
 -- ? task, ? queue
-INSERT INTO ns_task (name, queue) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET queue = excluded.queue WHERE queue <> excluded.queue;
+INSERT INTO ns_task (name, queue) VALUES (?, ?)
+ON CONFLICT (name) DO UPDATE SET queue = excluded.queue WHERE queue <> excluded.queue;
 
 -- name: park_keys
 -- -> each key under which a job is parked
@@ -31,7 +32,8 @@ UPDATE ns_job SET progress = ? WHERE id = ? AND seq IN (SELECT seq FROM ns_runni
 
 -- name: asked_of
 -- ? nr -> ids that it holds and that somebody asked to cancel
-SELECT j.id FROM ns_asked a CROSS JOIN ns_running r ON r.seq = a.seq CROSS JOIN ns_job j ON j.seq = a.seq WHERE r.worker = ?;
+SELECT j.id FROM ns_asked a CROSS JOIN ns_running r ON r.seq = a.seq CROSS JOIN ns_job j ON j.seq = a.seq
+WHERE r.worker = ?;
 
 -- name: draining
 -- ? nr -> 1: somebody asked it to drain
@@ -53,7 +55,8 @@ SELECT seq, 2 FROM ns_job WHERE state = 2 AND queue = ? AND due <= ? ORDER BY du
 SELECT seq, state FROM ns_job WHERE state IN (2, 7) AND due <= ? ORDER BY due, seq LIMIT ?;
 
 -- name: next_due_anywhere
-SELECT min(due) FROM ns_job WHERE state IN (2, 7);
+-- -> the earliest date of a job, the earliest tick of a schedule
+SELECT (SELECT min(due) FROM ns_job WHERE state IN (2, 7)), (SELECT min(next_at) FROM ns_schedule WHERE NOT paused);
 
 -- name: make_ready
 -- ? ord, ? seq: at a new place

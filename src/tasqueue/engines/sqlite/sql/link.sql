@@ -1,8 +1,13 @@
 -- Chains and groups.
 
 -- name: link
--- ? key -> n, status, pos, generation, on_success, on_error, result_ttl, failed_ttl, max_prev
-SELECT n, status, pos, generation, on_success, on_error, result_ttl, failed_ttl, max_prev FROM ns_link WHERE key = ?;
+-- ? key, ? now -> n, status, pos, generation, on_success, on_error, result_ttl, failed_ttl, max_prev
+SELECT n, status, pos, generation, on_success, on_error, result_ttl, failed_ttl, max_prev
+FROM ns_link WHERE key = ? AND (gone_at IS NULL OR gone_at > ?);
+
+-- name: link_outlived
+-- ? key, ? now -> 1 when it has outlived its retention
+SELECT 1 FROM ns_link WHERE key = ? AND gone_at <= ?;
 
 -- name: jobs_of_link
 -- ? key -> seq
@@ -43,6 +48,10 @@ UPDATE ns_link SET pos = ? WHERE key = ?;
 -- name: step
 -- ? key, ? pos -> seq, state, due
 SELECT seq, state, due FROM ns_row WHERE link = ? AND link <> '' AND pos = ?;
+
+-- name: step_id
+-- ? key, ? pos -> id
+SELECT id FROM ns_job WHERE link = ? AND link <> '' AND pos = ?;
 
 -- name: step_prev
 -- ? prev, ? seq

@@ -1,9 +1,9 @@
 -- Cancel, reopen, delete, prune, pause.
 
 -- name: place_of
--- ? id -> seq, state, link, pos, queue, prio, ord, ended_at
+-- ? id, ? now -> seq, state, link, pos, queue, prio, ord, ended_at
 SELECT v.seq, v.state, v.link, v.pos, v.queue, v.priority, j.ord, v.ended_at
-FROM ns_row v JOIN ns_job j ON j.seq = v.seq WHERE v.id = ?;
+FROM ns_row v JOIN ns_job j ON j.seq = v.seq WHERE v.id = ? AND (v.gone_at IS NULL OR v.gone_at > ?);
 
 -- name: open_of_link
 -- ? key -> id of each job that has not ended
@@ -41,7 +41,8 @@ DELETE FROM ns_outcome WHERE seq IN (SELECT value FROM json_each(?));
 
 -- name: forget_places
 -- ? JSON array of seqs
-DELETE FROM ns_ready WHERE (queue, prio, ord) IN (SELECT queue, prio, ord FROM ns_job WHERE seq IN (SELECT value FROM json_each(?)));
+DELETE FROM ns_ready
+WHERE (queue, prio, ord) IN (SELECT queue, prio, ord FROM ns_job WHERE seq IN (SELECT value FROM json_each(?)));
 
 -- name: outlived
 -- ? now, ? limit -> seq

@@ -1,29 +1,32 @@
 -- What readers ask. Rows are those of ns_row without seq: the fields of core.record.Row.
 
 -- name: get
--- ? JSON array of ids -> rows
-SELECT id, queue, state, spec, tail, prev, result, priority, due, worker, claimed_at, ended_at, deaths, parked, progress, task, link, pos
-FROM ns_row WHERE id IN (SELECT value FROM json_each(?));
+-- ? id, ? now -> row
+SELECT id, queue, state, spec, tail, prev, result, priority, due, worker, claimed_at, ended_at, deaths, parked, progress, task,
+       link, pos
+FROM ns_row WHERE id = ? AND (gone_at IS NULL OR gone_at > ?);
 
 -- name: rows
--- ? JSON array of seqs -> rows, newest submitted first
-SELECT id, queue, state, spec, tail, prev, result, priority, due, worker, claimed_at, ended_at, deaths, parked, progress, task, link, pos
-FROM ns_row WHERE seq IN (SELECT value FROM json_each(?)) ORDER BY seq DESC;
+-- ? JSON array of seqs -> rows, in its order
+SELECT v.id, v.queue, v.state, v.spec, v.tail, v.prev, v.result, v.priority, v.due, v.worker, v.claimed_at, v.ended_at, v.deaths,
+       v.parked, v.progress, v.task, v.link, v.pos
+FROM json_each(?) s CROSS JOIN ns_row v ON v.seq = s.value ORDER BY s.key;
 
 -- name: get_link
--- ? key -> n, status, pos, generation
-SELECT n, status, pos, generation FROM ns_link WHERE key = ?;
+-- ? key, ? now -> n, status, pos, generation
+SELECT n, status, pos, generation FROM ns_link WHERE key = ? AND (gone_at IS NULL OR gone_at > ?);
 
 -- name: place_in_line
 -- ? id -> queue, prio, ord; nothing when it is not ready
-SELECT j.queue, j.prio, j.ord FROM ns_job j JOIN ns_ready r ON r.queue = j.queue AND r.prio = j.prio AND r.ord = j.ord WHERE j.id = ?;
+SELECT r.queue, r.prio, r.ord
+FROM ns_job j JOIN ns_ready r ON r.queue = j.queue AND r.prio = j.prio AND r.ord = j.ord WHERE j.id = ?;
 
 -- name: pending
--- ?1 queue, ?2 prio, ?3 ord, ?4 limit: behind that place -> seq
+-- ?1 queue, ?2 prio, ?3 ord, ?4 limit -> seq: behind that place
 SELECT seq FROM (
-    SELECT seq, prio, ord FROM (SELECT seq, prio, ord FROM ns_ready WHERE queue = ?1 AND prio = ?2 AND ord > ?3 ORDER BY ord LIMIT ?4)
+    SELECT * FROM (SELECT * FROM ns_ready WHERE queue = ?1 AND prio = ?2 AND ord > ?3 ORDER BY ord LIMIT ?4)
     UNION ALL
-    SELECT seq, prio, ord FROM (SELECT seq, prio, ord FROM ns_ready WHERE queue = ?1 AND prio < ?2 ORDER BY prio DESC, ord LIMIT ?4)
+    SELECT * FROM (SELECT * FROM ns_ready WHERE queue = ?1 AND prio < ?2 ORDER BY prio DESC, ord LIMIT ?4)
 ) ORDER BY prio DESC, ord LIMIT ?4;
 
 -- name: ended_num
@@ -31,49 +34,54 @@ SELECT seq FROM (
 SELECT o.num FROM ns_job j JOIN ns_outcome o ON o.seq = j.seq WHERE j.id = ? AND o.state = ?;
 
 -- name: ended_4
--- ? before this num, ? limit -> id, newest first
-SELECT j.id FROM ns_outcome o CROSS JOIN ns_job j ON j.seq = o.seq WHERE o.state = 4 AND o.num < ? ORDER BY o.num DESC LIMIT ?;
+-- ? before this num, ? now, ? limit -> id, newest first
+SELECT j.id FROM ns_outcome o CROSS JOIN ns_job j ON j.seq = o.seq
+WHERE o.state = 4 AND o.num < ? AND (o.gone_at IS NULL OR o.gone_at > ?) ORDER BY o.num DESC LIMIT ?;
 
 -- name: ended_5
 -- the same for the failed ones
-SELECT j.id FROM ns_outcome o CROSS JOIN ns_job j ON j.seq = o.seq WHERE o.state = 5 AND o.num < ? ORDER BY o.num DESC LIMIT ?;
+SELECT j.id FROM ns_outcome o CROSS JOIN ns_job j ON j.seq = o.seq
+WHERE o.state = 5 AND o.num < ? AND (o.gone_at IS NULL OR o.gone_at > ?) ORDER BY o.num DESC LIMIT ?;
 
 -- name: ended_6
 -- the same for the cancelled ones
-SELECT j.id FROM ns_outcome o CROSS JOIN ns_job j ON j.seq = o.seq WHERE o.state = 6 AND o.num < ? ORDER BY o.num DESC LIMIT ?;
+SELECT j.id FROM ns_outcome o CROSS JOIN ns_job j ON j.seq = o.seq
+WHERE o.state = 6 AND o.num < ? AND (o.gone_at IS NULL OR o.gone_at > ?) ORDER BY o.num DESC LIMIT ?;
 
 -- name: newest
--- ?1 before this seq, ?2 how many to look at, ?3 queue, ?4 task (NULL: any) -> seq, whether it matches
-SELECT seq, (?3 IS NULL OR queue = ?3) AND (?4 IS NULL OR task = ?4) FROM ns_job WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2;
+-- ?1 before this seq, ?2 how many to look at, ?3 queue, ?4 task (NULL: any), ?5 now -> seq, whether it fits; newest first
+SELECT seq, (?3 IS NULL OR queue = ?3) AND (?4 IS NULL OR task = ?4)
+            AND NOT EXISTS (SELECT 1 FROM ns_outcome o WHERE o.seq = j.seq AND o.gone_at <= ?5)
+FROM ns_job j WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2;
 
 -- name: newest_1
 -- the same for the ready ones
-SELECT r.seq, (?3 IS NULL OR r.queue = ?3) AND (?4 IS NULL OR ?4 = (SELECT task FROM ns_job j WHERE j.seq = r.seq))
-FROM ns_ready r WHERE r.seq < ?1 AND (?3 IS NULL OR r.queue = ?3) ORDER BY r.seq DESC LIMIT ?2;
+SELECT r.seq, (?3 IS NULL OR r.queue = ?3) AND (?4 IS NULL OR ?4 = (SELECT task FROM ns_job j WHERE j.seq = r.seq)), ?5
+FROM ns_ready r WHERE r.seq < ?1 ORDER BY r.seq DESC LIMIT ?2;
 
 -- name: newest_3
 -- the same for the running ones
-SELECT r.seq, (?3 IS NULL OR j.queue = ?3) AND (?4 IS NULL OR j.task = ?4)
+SELECT r.seq, (?3 IS NULL OR j.queue = ?3) AND (?4 IS NULL OR j.task = ?4), ?5
 FROM ns_running r CROSS JOIN ns_job j ON j.seq = r.seq WHERE r.seq < ?1 ORDER BY r.seq DESC LIMIT ?2;
 
 -- name: newest_idle
--- the same for those of state ?5: held back, due, parked
-SELECT seq, (?3 IS NULL OR queue = ?3) AND (?4 IS NULL OR task = ?4)
-FROM ns_job WHERE state IN (0, 2, 7) AND state = ?5 AND seq < ?1 ORDER BY seq DESC LIMIT ?2;
+-- the same for those of state ?6: held back, due, parked
+SELECT seq, (?3 IS NULL OR queue = ?3) AND (?4 IS NULL OR task = ?4), ?5
+FROM ns_job WHERE state IN (0, 2, 7) AND state = ?6 AND seq < ?1 ORDER BY seq DESC LIMIT ?2;
 
 -- name: newest_4
 -- the same for the successful ones
-SELECT o.seq, (?3 IS NULL OR j.queue = ?3) AND (?4 IS NULL OR j.task = ?4)
+SELECT o.seq, (?3 IS NULL OR j.queue = ?3) AND (?4 IS NULL OR j.task = ?4) AND (o.gone_at IS NULL OR o.gone_at > ?5)
 FROM ns_outcome o CROSS JOIN ns_job j ON j.seq = o.seq WHERE o.state = 4 AND o.seq < ?1 ORDER BY o.seq DESC LIMIT ?2;
 
 -- name: newest_5
 -- the same for the failed ones
-SELECT o.seq, (?3 IS NULL OR j.queue = ?3) AND (?4 IS NULL OR j.task = ?4)
+SELECT o.seq, (?3 IS NULL OR j.queue = ?3) AND (?4 IS NULL OR j.task = ?4) AND (o.gone_at IS NULL OR o.gone_at > ?5)
 FROM ns_outcome o CROSS JOIN ns_job j ON j.seq = o.seq WHERE o.state = 5 AND o.seq < ?1 ORDER BY o.seq DESC LIMIT ?2;
 
 -- name: newest_6
 -- the same for the cancelled ones
-SELECT o.seq, (?3 IS NULL OR j.queue = ?3) AND (?4 IS NULL OR j.task = ?4)
+SELECT o.seq, (?3 IS NULL OR j.queue = ?3) AND (?4 IS NULL OR j.task = ?4) AND (o.gone_at IS NULL OR o.gone_at > ?5)
 FROM ns_outcome o CROSS JOIN ns_job j ON j.seq = o.seq WHERE o.state = 6 AND o.seq < ?1 ORDER BY o.seq DESC LIMIT ?2;
 
 -- name: seq_of_id
@@ -87,13 +95,18 @@ UNION ALL SELECT queue, state, count(*) FROM ns_job WHERE state IN (0, 2, 7) GRO
 UNION ALL SELECT j.queue, 3, count(*) FROM ns_running r CROSS JOIN ns_job j ON j.seq = r.seq GROUP BY j.queue;
 
 -- name: count_ended
--- -> successful, failed, cancelled
+-- -> successful, failed, cancelled; those included that have outlived their retention
 SELECT (SELECT count(*) FROM ns_outcome WHERE state = 4), (SELECT count(*) FROM ns_outcome WHERE state = 5),
        (SELECT count(*) FROM ns_outcome WHERE state = 6);
 
+-- name: count_outlived
+-- ? now -> state, how many
+SELECT state, count(*) FROM ns_outcome WHERE gone_at IS NOT NULL AND gone_at <= ? GROUP BY state;
+
 -- name: workers
 -- -> id, deadline, info, held
-SELECT id, deadline, info, (SELECT count(*) FROM ns_running r WHERE r.worker = nr) FROM ns_worker WHERE deadline IS NOT NULL ORDER BY id;
+SELECT id, deadline, info, (SELECT count(*) FROM ns_running r WHERE r.worker = nr)
+FROM ns_worker WHERE deadline IS NOT NULL ORDER BY id;
 
 -- name: pauses
 -- -> queue, reason, by, at
@@ -112,14 +125,13 @@ SELECT id, schedule, task, queue, priority, job, anchor, next_at, last_at, pause
 SELECT id, schedule, task, queue, priority, job, anchor, next_at, last_at, paused FROM ns_schedule
 WHERE next_at <= ? AND NOT paused ORDER BY next_at, id LIMIT ?;
 
--- name: jobs_over
--- ? JSON array of ids -> those that have ended or do not exist
-SELECT s.value FROM json_each(?) s WHERE NOT EXISTS (
-    SELECT 1 FROM ns_job j WHERE j.id = s.value AND NOT EXISTS (SELECT 1 FROM ns_outcome o WHERE o.seq = j.seq));
+-- name: job_open
+-- ? id -> 1 when it exists and has not ended
+SELECT 1 FROM ns_job j WHERE j.id = ? AND NOT EXISTS (SELECT 1 FROM ns_outcome o WHERE o.seq = j.seq);
 
--- name: links_over
--- ? JSON array of keys -> those that have ended or do not exist
-SELECT s.value FROM json_each(?) s WHERE NOT EXISTS (SELECT 1 FROM ns_link l WHERE l.key = s.value AND l.ended_at IS NULL);
+-- name: link_open
+-- ? key -> the same
+SELECT 1 FROM ns_link WHERE key = ? AND ended_at IS NULL;
 
 -- name: work_in
 -- ? queue -> whether a claim would get something

@@ -136,13 +136,14 @@ CREATE TABLE ns_pause (queue TEXT PRIMARY KEY, reason TEXT NOT NULL, by TEXT NOT
 CREATE TABLE ns_task (name TEXT PRIMARY KEY, queue TEXT NOT NULL);
 CREATE TABLE ns_asked (seq INTEGER PRIMARY KEY);    -- running, or given back, and somebody asked to cancel it
 
--- What readers see: the columns of core.record.Row, in its order, behind seq.
+-- What readers see: the columns of core.record.Row, in its order, between seq and gone_at. What has outlived its retention stays in
+-- here until it is pruned; who asks leaves it out.
 CREATE VIEW ns_row AS
 SELECT j.seq, j.id, j.queue,
        CASE WHEN o.seq IS NOT NULL THEN o.state WHEN r.seq IS NOT NULL THEN 3 ELSE j.state END AS state,
        j.spec, coalesce(o.tail, j.tail) AS tail, j.prev, o.result, j.prio AS priority, j.due,
        coalesce((SELECT w.id FROM ns_worker w WHERE w.nr = coalesce(r.worker, o.worker, j.worker)), j.died_with) AS worker,
-       coalesce(r.at, o.at, j.at) AS claimed_at, o.ended_at, j.deaths, j.parked, j.progress, j.task, j.link, j.pos
+       coalesce(r.at, o.at, j.at) AS claimed_at, o.ended_at, j.deaths, j.parked, j.progress, j.task, j.link, j.pos, o.gone_at
 FROM ns_job j LEFT JOIN ns_running r ON r.seq = j.seq LEFT JOIN ns_outcome o ON o.seq = j.seq;
 
 INSERT INTO ns_store (one, version) VALUES (1, 1);

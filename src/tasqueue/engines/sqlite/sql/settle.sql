@@ -4,6 +4,10 @@
 -- ? nr, ? JSON array of seqs -> seq, claim
 SELECT r.seq, r.claim FROM json_each(?2) s CROSS JOIN ns_running r ON r.seq = s.value WHERE r.worker = ?1;
 
+-- name: gone_worker
+-- ? id -> nr of the last worker of that name
+SELECT nr FROM ns_worker WHERE id = ? ORDER BY nr DESC LIMIT 1;
+
 -- name: seq_of
 -- ? id
 SELECT seq FROM ns_job WHERE id = ?;
@@ -21,7 +25,8 @@ DELETE FROM ns_running WHERE seq IN (SELECT value FROM json_each(?));
 -- ?1 nr, ?2 ended_at, then rows of seq, claim, num, state, gone_at, tail, result -> row count: of how many the token is good
 INSERT INTO ns_outcome (seq, state, num, ended_at, gone_at, worker, claim, at, tail, result)
 SELECT v.column1, v.column4, v.column3, ?2, v.column5, r.worker, r.claim, r.at, v.column6, v.column7
-FROM (VALUES (?, ?, ?, ?, ?, ?, ?), ...) v CROSS JOIN ns_running r ON r.seq = v.column1 AND r.claim = v.column2 WHERE r.worker = ?1;
+FROM (VALUES (?, ?, ?, ?, ?, ?, ?), ...) v
+CROSS JOIN ns_running r ON r.seq = v.column1 AND r.claim = v.column2 WHERE r.worker = ?1;
 
 -- name: cancelled
 -- ? seq, ? num, ? ended_at, ? gone_at: nobody held it
@@ -39,8 +44,9 @@ UPDATE ns_job SET deaths = deaths + 1, died_with = ?, death_cause = ? WHERE seq 
 
 -- name: park
 -- ?1 now, ?2 delay, ?3 key, ?4 reason, ?5 tail (NULL: the old one), ?6 nr, ?7 claim, ?8 seq
-UPDATE ns_job SET state = 7, parked_at = coalesce(parked_at, ?1), due = coalesce(parked_at, ?1) + ?2, park_key = ?3, parked = ?4,
-                  tail = coalesce(?5, tail), worker = ?6, claim = ?7, at = (SELECT at FROM ns_running r WHERE r.seq = ?8), progress = NULL
+UPDATE ns_job SET state = 7, parked_at = coalesce(parked_at, ?1), due = coalesce(parked_at, ?1) + ?2, park_key = ?3,
+                  parked = ?4, tail = coalesce(?5, tail), worker = ?6, claim = ?7,
+                  at = (SELECT at FROM ns_running r WHERE r.seq = ?8), progress = NULL
 WHERE seq = ?8;
 
 -- name: asked_any

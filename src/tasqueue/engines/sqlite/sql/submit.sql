@@ -8,11 +8,16 @@ UPDATE ns_store SET place = place + ? RETURNING place;
 -- rows of seq, id, queue, prio, ord, state, due, task, link, pos, spec, prev; ids that exist are skipped
 INSERT INTO ns_job (seq, id, queue, prio, ord, state, due, task, link, pos, spec, prev)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?), ...
-ON CONFLICT (id) DO NOTHING;
+ON CONFLICT DO NOTHING;
+
+-- name: outlived_id
+-- ? id, ? now -> seq of the job of that id that has outlived its retention
+SELECT j.seq FROM ns_job j JOIN ns_outcome o ON o.seq = j.seq WHERE j.id = ? AND o.gone_at <= ?;
 
 -- name: ready_new
 -- ? after this seq, ? up to this one: those that are ready take their places
-INSERT INTO ns_ready (queue, prio, ord, seq) SELECT queue, prio, ord, seq FROM ns_job WHERE seq > ? AND seq <= ? AND state = 1;
+INSERT INTO ns_ready (queue, prio, ord, seq)
+SELECT queue, prio, ord, seq FROM ns_job WHERE seq > ? AND seq <= ? AND state = 1;
 
 -- name: insert_link
 -- ? key, ? n, ? on_success, ? on_error, ? result_ttl, ? failed_ttl, ? max_prev -> row count 0: there is one already

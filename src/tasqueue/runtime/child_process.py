@@ -1,7 +1,7 @@
 """One worker child of a supervisor: how it is started, what it is told, how it is doing and how it ended.
 
-Invariant: a child outlives neither its supervisor (the lifeline ends) nor, when it crashed, do the processes that it started
-outlive it: they share its process group.
+Invariant: a child does not outlive its supervisor (its lifeline ends), nor do the processes that it started outlive a
+child that crashed (they share its process group).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ UNAVAILABLE = 69
 
 
 class Config(msgspec.Struct):
-    """What a child is told, as JSON on its command line. Which store to use, `$TASQUEUE_URL` tells it as it tells the supervisor."""
+    """What a child is told, as JSON on its command line. `$TASQUEUE_URL` tells it what it tells the supervisor."""
 
     app: str
     queues: list[str] | None = None
@@ -50,9 +50,13 @@ class Process:
         lifeline, self._lifeline = os.pipe()
         try:
             fds = (self.board.fd, lifeline)
-            argv = [sys.executable, "-m", "tasqueue.runtime.child", msgspec.json.encode(config).decode(), *map(str, fds)]
-            # A group of its own: Ctrl-C in a terminal reaches the supervisor only, which then drains its children.
-            self._popen = subprocess.Popen(argv, stdin=subprocess.DEVNULL, pass_fds=fds, process_group=0)
+            told = (msgspec.json.encode(config).decode(), *map(str, fds))
+            self._popen = subprocess.Popen(
+                [sys.executable, "-m", "tasqueue.runtime.child", *told],
+                stdin=subprocess.DEVNULL,
+                pass_fds=fds,
+                process_group=0,  # Ctrl-C in a terminal reaches the supervisor only, which then drains its children
+            )
         finally:
             os.close(lifeline)
         self.pid = self._popen.pid
@@ -81,7 +85,7 @@ class Process:
             os.kill(self.pid, number)
 
     def sweep(self) -> None:
-        """Kill what a crashed child has left in its process group: a job's own process must not run beside its next run."""
+        """Kill what a crashed child has left in its group: a job's own process must not run beside its next run."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
 

@@ -1,0 +1,217 @@
+"""Runs the measurements in turns, ours and the floor's next to each other, and sums up: medians, spread, ratio.
+
+The result is one document (`Report`), which `--json` writes and `benchmarks/README.md` describes.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sqlite3
+import statistics
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Callable
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+
+import msgspec
+
+from ... import __version__
+from ...clock import SYSTEM
+from ..terminal import from_ms
+from .child import answer, measure, start, until_ready
+from .measures import Case
+
+Found = dict[str, float]
+ENGINES = ("memory", "sqlite")
+
+
+class Scale(msgspec.Struct, frozen=True):
+    """How much is measured: `jobs` and `one_by_one` by engine."""
+
+    runs: int
+    jobs: dict[str, int]
+    one_by_one: dict[str, int]
+    latency_jobs: int
+    imports: int
+
+
+FULL = Scale(3, {"memory": 100_000, "sqlite": 50_000}, {"memory": 20_000, "sqlite": 2_000}, 500, 11)
+QUICK = Scale(1, {"memory": 10_000, "sqlite": 5_000}, {"memory": 2_000, "sqlite": 300}, 50, 3)
+
+
+class Spread(msgspec.Struct, frozen=True):
+    """Several runs of one measurement."""
+
+    median: float
+    low: float
+    high: float
+    runs: list[float]
+
+    @classmethod
+    def of(cls, runs: list[float]) -> Spread:
+        return cls(statistics.median(runs), min(runs), max(runs), runs)
+
+
+class Figure(msgspec.Struct, frozen=True):
+    """`ratio`: ours / floor, by their medians."""
+
+    engine: str
+    name: str
+    unit: str
+    ours: Spread
+    floor: Spread | None = None
+    ratio: float | None = None
+
+
+class Report(msgspec.Struct, frozen=True):
+    """All that is needed to read the figures later, on another machine."""
+
+    format: int
+    at: datetime
+    quick: bool
+    machine: dict[str, str]
+    versions: dict[str, str]
+    settings: dict[str, str]
+    figures: list[Figure]
+
+
+UNITS = {
+    "enqueue_one": "jobs/s",
+    "enqueue_many": "jobs/s",
+    "drain_10": "jobs/s",
+    "drain_100": "jobs/s",
+    "latency_p50": "ms",
+    "latency_p95": "ms",
+    "latency_p99": "ms",
+    "rss": "MiB",
+    "import": "ms",
+}
+
+
+def run(engines: tuple[str, ...], quick: bool, folder: Path, tell: Callable[[str], None]) -> Report:
+    """Everything, in this folder for the files; `tell` is told what is being done."""
+    scale = QUICK if quick else FULL
+    figures: list[Figure] = []
+    for engine in engines:
+        ours: dict[str, list[float]] = defaultdict(list)
+        floors: dict[str, list[float]] = defaultdict(list)
+        for number in range(1, scale.runs + 1):
+            tell(f"{engine}, run {number} of {scale.runs}")
+            here = folder / f"{engine}-{number}"
+            here.mkdir()
+            _gather(floors, _floor(engine, scale, here))
+            _gather(ours, _ours(engine, scale, here))
+        figures += [_figure(engine, name, ours[name], floors.get(name)) for name in UNITS if name in ours]
+    tell("import")
+    figures.append(_figure("", "import", [_import_time() for _ in range(scale.imports)], None))
+    settings = {
+        "jobs": ", ".join(f"{engine} {scale.jobs[engine]:,}" for engine in engines),
+        "one by one": ", ".join(f"{engine} {scale.one_by_one[engine]:,}" for engine in engines),
+        "latency": f"{scale.latency_jobs} jobs, 10 ms apart, idle worker; memory in one process, SQLite across two",
+        "SQLite": "WAL, synchronous=FULL, one worker process",
+        "handler": "async, does nothing, saves a result of 2 bytes",
+        "event loop": "uvloop" if _version("uvloop") else "asyncio",
+        "runs": f"{scale.runs}, ours and the floor in turns",
+    }
+    return Report(1, from_ms(int(SYSTEM.now() * 1000)), quick, _machine(folder), _versions(), settings, figures)
+
+
+def _floor(engine: str, scale: Scale, here: Path) -> Found:
+    path = str(here / "floor.db") if engine == "sqlite" else ""
+    return measure(Case("floor", path=path, n=scale.jobs[engine], few=scale.one_by_one[engine]))
+
+
+def _ours(engine: str, scale: Scale, here: Path) -> Found:
+    n, few, late = scale.jobs[engine], scale.one_by_one[engine], scale.latency_jobs
+    found: Found = {}
+    if engine == "memory":
+        for concurrency in (10, 100):
+            found |= measure(Case("fill_and_drain", "memory://", n=n, concurrency=concurrency))
+        found |= measure(Case("enqueue_one", "memory://", few=few))
+        return found | measure(Case("latency", "memory://", n=late))
+
+    def url(name: str) -> str:
+        return f"sqlite:///{here}/{name}.db"
+
+    for concurrency in (10, 100):
+        found |= measure(Case("enqueue_many", url(f"{concurrency}"), n=n))
+        found |= measure(Case("drain", url(f"{concurrency}"), n=n, concurrency=concurrency))
+    found |= measure(Case("enqueue_one", url("few"), few=few))
+    case = Case("latency_worker", url("latency"), n=late)
+    with start(case) as worker:
+        until_ready(case, worker)
+        measure(Case("latency_producer", url("latency"), n=late))
+        return found | answer(case, worker)
+
+
+def _import_time() -> float:
+    """Of `tasqueue` in a fresh interpreter, in ms."""
+    code = "import time; t = time.perf_counter(); import tasqueue; print((time.perf_counter() - t) * 1000)"
+    return float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout)
+
+
+def _gather(into: dict[str, list[float]], found: Found) -> None:
+    for name, value in found.items():
+        into[name].append(value)
+
+
+def _figure(engine: str, name: str, ours: list[float], floor: list[float] | None) -> Figure:
+    mine = Spread.of(ours)
+    if not floor:
+        return Figure(engine, name, UNITS[name], mine)
+    theirs = Spread.of(floor)
+    return Figure(engine, name, UNITS[name], mine, theirs, mine.median / theirs.median)
+
+
+# -- what it was measured on ------------------------------------------------------------------------------------------
+
+
+def _machine(folder: Path) -> dict[str, str]:
+    facts = {
+        "cpu": _cpu(),
+        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "file system": _file_system(folder),
+    }
+    return {name: value for name, value in facts.items() if value}
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )
+
+
+def _file_system(folder: Path) -> str:
+    """Of the folder with the SQLite files: what a commit costs depends on it."""
+    try:
+        mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines()]
+    except OSError:
+        return ""
+    inside = [(len(at), kind) for at, kind in mounts if folder.resolve().is_relative_to(at)]
+    return max(inside)[1] if inside else ""
+
+
+def _versions() -> dict[str, str]:
+    names = ("msgspec", "click", "cronsim", "uvloop", "rich")
+    found = {
+        "tasqueue": __version__,
+        "Python": f"{platform.python_implementation()} {platform.python_version()}",
+        "SQLite": sqlite3.sqlite_version,
+    }
+    return found | {name: version for name in names if (version := _version(name))}
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""

@@ -1,0 +1,216 @@
+"""The supervisor with real children on a file: deaths, stops, blocked interpreters, drains, and nobody left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.runtime.fleet import Fleet
+
+from tasqueue import Job, Status
+
+pytestmark = [pytest.mark.fault, pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")]
+
+Make = Callable[..., Fleet]
+
+
+@pytest.fixture
+async def make(tmp_path: Path) -> AsyncIterator[Make]:
+    fleets: list[Fleet] = []
+
+    def make(**options: Any) -> Fleet:
+        fleets.append(Fleet(tmp_path, **options))
+        return fleets[-1]
+
+    yield make
+    for fleet in fleets:
+        await fleet.close()
+
+
+async def test_what_a_killed_child_held_runs_again_at_once(make: Make) -> None:
+    fleet = make()
+    fleet.start(processes=2)
+    await fleet.server.enqueue(Job("hold", id="job"))
+    first = await fleet.started("job")
+    os.kill(first.pid, signal.SIGKILL)
+    killed = time.monotonic()
+    second = await fleet.started("job", 2)
+    assert second.at - killed < 2.0  # the lease is 10 s
+    fleet.tell("go-job")
+    ended = await fleet.server.wait("job", 10)
+    assert (ended.meta.status, ended.meta.deaths, ended.meta.retried) == (Status.SUCCESSFUL, 1, 0)
+    assert second.pid != first.pid
+    await fleet.until(lambda: len(fleet.processes()) == 3, "a new child in the place of the dead one")
+    assert "killed by SIGKILL (signal 9)" in fleet.said()
+
+
+async def test_a_stopped_child_loses_its_lease_and_its_late_finish_changes_nothing(make: Make) -> None:
+    fleet = make(lease=1.5, default_concurrency=1)
+    fleet.start(processes=2)
+    await fleet.server.enqueue(Job("hold", id="job"))
+    first = await fleet.started("job")
+    os.kill(first.pid, signal.SIGSTOP)
+    second = await fleet.started("job", 2)
+    assert second.pid != first.pid
+    fleet.tell("go-job")
+    ended = await fleet.server.wait("job", 10)
+    os.kill(first.pid, signal.SIGCONT)
+    # It goes on under a new name: with one slot in each child, two jobs at once need both.
+    await fleet.server.enqueue_many([Job("hold", id="one"), Job("hold", id="two")])
+    pids = {(await fleet.started("one")).pid, (await fleet.started("two")).pid}
+    assert pids == {first.pid, second.pid}
+    assert await fleet.server.get_job("job") == ended
+    assert await fleet.server.get_result("job") == str(second.pid).encode()
+
+
+async def test_a_child_whose_interpreter_is_blocked_keeps_its_lease(make: Make) -> None:
+    fleet = make(lease=1.0)
+    fleet.start(processes=2)
+    await fleet.server.enqueue(Job("hog", b"3000", id="job"))
+    ended = await fleet.server.wait("job", 20)
+    assert (ended.meta.status, ended.meta.deaths) == (Status.SUCCESSFUL, 0)
+    assert [entry.what for entry in fleet.history(id="job")] == ["start", "end"]
+
+
+async def test_a_child_that_a_job_blocks_past_its_timeout_is_killed(make: Make) -> None:
+    fleet = make()
+    fleet.start(processes=1, overdue=0.5)
+    await fleet.server.enqueue(Job("hog", b"60000", id="job", timeout=0.5))
+    first = await fleet.started("job")
+    second = await fleet.started("job", 2)
+    assert 1.0 <= second.at - first.at < 5.0
+    ended = await fleet.server.wait("job", 10)
+    assert (ended.meta.status, ended.meta.deaths) == (Status.SUCCESSFUL, 1)
+    assert "job past its timeout" in fleet.said()
+
+
+async def test_a_job_that_kills_its_process_fails_with_the_cause_and_harms_nobody(make: Make) -> None:
+    fleet = make(default_concurrency=4)
+    fleet.start(processes=1)
+    neighbours = ["a", "b", "c"]
+    await fleet.server.enqueue_many(
+        [*(Job("neighbour", id=id) for id in neighbours), Job("poison", b"a b c", id="poison", max_retries=5)]
+    )
+    failed = await fleet.server.wait("poison", 25)
+    assert failed.meta.status is Status.FAILED
+    assert [(error.type, error.message.partition(",")[0]) for error in failed.meta.errors] == [
+        ("WorkerDied", "exit code 7")
+    ]
+    assert len(fleet.history("start", "poison")) == 3
+    for id in neighbours:
+        fleet.tell(f"go-{id}")
+        ended = await fleet.server.wait(id, 15)
+        assert (ended.meta.status, ended.meta.deaths) == (Status.SUCCESSFUL, 2)
+
+
+async def test_a_drain_spends_nothing_and_ends_in_time(make: Make) -> None:
+    fleet = make(default_concurrency=4)
+    supervisor = fleet.start(processes=1, grace=1.0)
+    await fleet.server.enqueue_many([Job("hold", id="quick"), Job("hold", id="slow"), Job("deaf", id="deaf")])
+    for id in ("quick", "slow", "deaf"):
+        await fleet.started(id)
+    asked = time.monotonic()
+    supervisor.send_signal(signal.SIGTERM)
+    fleet.tell("go-quick")
+    assert await fleet.exit(supervisor) == 0
+    assert 1.0 <= time.monotonic() - asked < 2.6
+    await fleet.until(lambda: not fleet.processes(), "the end of all children", 1.0)
+    assert (await fleet.server.get_job("quick")).meta.status is Status.SUCCESSFUL
+    for id in ("slow", "deaf"):
+        meta = (await fleet.server.get_job(id)).meta
+        assert (meta.status, meta.retried, meta.deaths) == (Status.QUEUED, 0, 0)
+    assert {message.meta.id for message in await fleet.server.get_pending()} == {"slow", "deaf"}
+    assert len(fleet.history("start")) == 3
+
+
+async def test_a_second_signal_skips_the_grace(make: Make) -> None:
+    fleet = make()
+    supervisor = fleet.start(processes=2, grace=60.0)
+    await fleet.server.enqueue(Job("hold", id="job"))
+    await fleet.started("job")
+    supervisor.send_signal(signal.SIGINT)
+    await fleet.until(lambda: "draining" in fleet.said(), "the drain")
+    supervisor.send_signal(signal.SIGINT)
+    assert await fleet.exit(supervisor, 5.0) == 0
+    meta = (await fleet.server.get_job("job")).meta
+    assert (meta.status, meta.retried, meta.deaths) == (Status.QUEUED, 0, 0)
+    assert [message.meta.id for message in await fleet.server.get_pending()] == ["job"]
+
+
+async def test_a_child_full_of_stuck_threads_is_replaced(make: Make) -> None:
+    fleet = make(default_concurrency=1)
+    fleet.start(processes=1, grace=0.5)
+    await fleet.server.enqueue(Job("deaf", id="stuck", timeout=0.2))
+    first = await fleet.started("stuck")
+    await fleet.server.enqueue(Job("hold", id="next"))
+    failed = await fleet.server.wait("stuck", 10)
+    assert (failed.meta.status, failed.meta.deaths) == (Status.FAILED, 0)
+    assert failed.meta.prev_err == "TimeoutError: timed out after 0.2 s"
+    await fleet.until(lambda: first.pid not in fleet.processes(), "the end of the stuck child")
+    await fleet.until(lambda: any(e.pid != first.pid for e in fleet.history("start", "next")), "a new child's run")
+    fleet.tell("go-next")
+    ended = await fleet.server.wait("next", 10)
+    assert (ended.meta.status, ended.meta.deaths) == (Status.SUCCESSFUL, 0)
+
+
+async def test_children_do_not_outlive_their_supervisor(make: Make) -> None:
+    fleet = make(default_concurrency=2)
+    supervisor = fleet.start(processes=2, grace=0.5)
+    await fleet.server.enqueue_many([Job("hold", id="async"), Job("deaf", id="deaf")])
+    for id in ("async", "deaf"):
+        await fleet.started(id)
+    supervisor.kill()
+    await fleet.until(lambda: not fleet.processes(), "the end of all children", 8.0)
+    assert {message.meta.id for message in await fleet.server.get_pending()} == {"async", "deaf"}
+    for id in ("async", "deaf"):
+        assert (await fleet.server.get_job(id)).meta.deaths == 0
+
+
+async def test_a_lone_process_does_not_outlive_its_worker(make: Make) -> None:
+    fleet = make(max_deaths=1)
+    fleet.start(processes=1)
+    await fleet.server.enqueue(Job("hold", id="job"))
+    lone = await fleet.started("job")
+    supervisor = fleet.supervisors[0].pid
+    (worker,) = set(fleet.processes()) - {lone.pid, supervisor}
+    os.kill(worker, signal.SIGKILL)
+    await fleet.until(lambda: lone.pid not in fleet.processes(), "the end of the lone process", 3.0)
+    second = await fleet.started("job", 2)
+    fleet.tell("go-job")
+    ended = await fleet.server.wait("job", 10)
+    assert (ended.meta.status, ended.meta.deaths) == (Status.SUCCESSFUL, 1)
+    assert second.pid != lone.pid
+
+
+async def test_hup_replaces_the_children(make: Make) -> None:
+    fleet = make(default_concurrency=1)
+    supervisor = fleet.start(processes=1)
+    await fleet.server.enqueue_many([Job("hold", id="one"), Job("hold", id="two")])
+    first = await fleet.started("one")
+    supervisor.send_signal(signal.SIGHUP)
+    await fleet.until(lambda: "replacing" in fleet.said(), "the replacement")
+    fleet.tell("go-one")
+    second = await fleet.started("two")
+    assert second.pid != first.pid
+    assert (await fleet.server.get_job("one")).meta.status is Status.SUCCESSFUL
+
+
+async def test_an_app_that_cannot_be_loaded_ends_the_supervisor(make: Make) -> None:
+    fleet = make()
+    assert await fleet.exit(fleet.start("fleetap:srv")) == 1
+    assert "did you mean 'fleetapp'?" in fleet.said()
+
+
+async def test_children_that_never_start_end_the_supervisor(make: Make) -> None:
+    fleet = make()
+    fleet.tell("fail-lifespan")
+    assert await fleet.exit(fleet.start(processes=1), 30.0) == 1
+    assert "no database today" in fleet.said()
+    assert "giving up" in fleet.said()
+    assert not fleet.processes()

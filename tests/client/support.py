@@ -50,7 +50,9 @@ class Hand:
         self.number += 1
         return list((await self.engine.claim(self.name, self.number, {queue: limit})).leases)
 
-    async def end(self, lease: Lease, state: State, result: bytes | None = None, tail: bytes = b"") -> None:
+    async def end(
+        self, lease: Lease, state: State, result: bytes | None = None, tail: bytes = b"", ttl: int = 60_000
+    ) -> None:
         """Settle it."""
         step = Step(
             lease.id,
@@ -59,7 +61,7 @@ class Hand:
             state,
             tail,
             result,
-            ttl=60_000,
+            ttl=ttl,
             link=lease.link,
             pos=lease.pos,
             ref=lease.ref,

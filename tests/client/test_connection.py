@@ -111,6 +111,7 @@ def test_an_engine_without_twins_says_so() -> None:
         srv.sync.get_job("x")
 
 
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # 3.12 and later warn of what is tested here
 def test_after_a_fork_the_child_connects_anew(tmp_path: Path) -> None:
     srv = Server(f"sqlite:///{tmp_path}/q.db")
     assert srv.sync.enqueue(Job("t", id="parent")) == "parent"

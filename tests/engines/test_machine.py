@@ -190,9 +190,7 @@ class Machine(RuleBasedStateMachine):
     def end(self, which: int, state: State, result: bytes | None, ttl: int | None, follow: bool) -> None:
         worker, lease = self.leases[-1 - which % len(self.leases)]
         records = [Record(f"{lease.id}~s9", "p", "t", b"", prev=result)] if follow and "s9" not in lease.id else []
-        self.settle_as(
-            worker, self.step(lease, Kind.END, state, tail=b"end", result=result, ttl=ttl, follow=records)
-        )
+        self.settle_as(worker, self.step(lease, Kind.END, state, tail=b"end", result=result, ttl=ttl, follow=records))
 
     @precondition(lambda self: self.leases)
     @rule(which=numbers, delay=delays, kind=st.sampled_from([Kind.RETRY, Kind.SNOOZE]))

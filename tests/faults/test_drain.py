@@ -94,16 +94,16 @@ async def test_jobs_longer_than_the_grace_are_entered_once_more(fleet: Fleet, su
     await nothing_was_spent(srv, ids)
 
 
-async def test_a_second_signal_skips_the_grace(fleet: Fleet) -> None:
+@pytest.mark.parametrize("supervised", [False, True], ids=["alone", "supervised"])
+async def test_a_second_signal_skips_the_grace(fleet: Fleet, supervised: bool) -> None:
     fleet.settings.update(grace=50.0, lease=30.0)
     srv = fleet.server()
     await srv.enqueue(job("first_waits", "j"))
-    process = fleet.worker()
+    process = fleet.supervised(1) if supervised else fleet.worker()
     await fleet.until(lambda: fleet.history().open(), "it does not start")
     process.signal(signal.SIGTERM)
-    await fleet.until(lambda: not fleet.history().done(), "")
     process.signal(signal.SIGINT)
     assert await process.ended(30) == 0
     fleet.worker()
-    await fleet.all_successful(srv, ["j"])
+    await fleet.all_successful(srv, ["j"], 25)
     await nothing_was_spent(srv, ["j"])

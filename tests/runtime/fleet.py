@@ -46,7 +46,11 @@ srv = Server(lifespan=lifespan, **OPTIONS)
 async def hold(payload, ctx):
     """Runs until it is told to go on."""
     note("start", ctx)
+    draining = False
     while not told(f"go-{ctx.meta.id}"):
+        if ctx.draining and not draining:
+            draining = True
+            note("draining", ctx)
         await asyncio.sleep(0.01)
     ctx.save(str(os.getpid()).encode())
     note("end", ctx)
@@ -124,7 +128,8 @@ class Fleet:
         self.log = folder / "log"
         self.server = Server(self.url, **options)
 
-    def start(self, app: str = "fleetapp:srv", **options: Any) -> subprocess.Popen[bytes]:
+    def start(self, app: str = "fleetapp:srv", *, script: str = RUN, **options: Any) -> subprocess.Popen[bytes]:
+        """A supervisor of this app, or another script."""
         env = os.environ | {
             "FLEET": str(self.folder),
             "FLEET_OPTIONS": json.dumps(self.options),
@@ -132,7 +137,7 @@ class Fleet:
         }
         with self.log.open("ab") as log:
             popen = subprocess.Popen(
-                [sys.executable, "-c", RUN, app, json.dumps(options)],
+                [sys.executable, "-c", script, app, json.dumps(options)],
                 cwd=self.folder,
                 env=env,
                 stdin=subprocess.DEVNULL,

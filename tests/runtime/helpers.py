@@ -20,6 +20,7 @@ SOON = 10.0
 async def working(*servers: Server) -> AsyncIterator[None]:
     """Their workers run inside, and are stopped after it."""
     tasks = [asyncio.create_task(server.start()) for server in servers]
+    await asyncio.sleep(0)  # they begin: to stop what has not begun is nothing
     try:
         yield
     finally:
@@ -64,15 +65,19 @@ async def engine_of(server: Server) -> Engine:
 
 
 class Elsewhere:
-    """A Server that works in a thread, on a loop of its own. `call` runs a coroutine there."""
+    """A Server that works in a thread, on a loop of its own; it begins when `after` is set."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, after: threading.Event | None = None) -> None:
         self.server = server
+        self._after = after
         self.loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._main, daemon=True)
 
     def _main(self) -> None:
+        if self._after is not None:
+            self._after.wait(SOON)
+
         async def work() -> None:
             self.loop.call_soon(self._ready.set)
             await self.server.start()
@@ -83,7 +88,8 @@ class Elsewhere:
 
     async def __aenter__(self) -> Elsewhere:
         self._thread.start()
-        await asyncio.to_thread(self._ready.wait)
+        if self._after is None:
+            await asyncio.to_thread(self._ready.wait)
         return self
 
     async def __aexit__(self, *_: object) -> None:

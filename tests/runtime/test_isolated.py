@@ -125,6 +125,11 @@ def read(path: Path) -> str:
     return path.read_text() if path.exists() else ""
 
 
+async def running(folder: Path) -> int:
+    """The process that the handler runs in."""
+    return int(await until(lambda: read(folder / "pid"), "the handler's start"))
+
+
 def alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -183,10 +188,10 @@ async def test_progress_and_the_drain_pass_through(server: Server, tmp_path: Pat
         await server.enqueue(Job("says", id="says"))
         await until(lambda: read(tmp_path / "pid"), "pid")
         async with asyncio.timeout(10):
-            while (await server.get_job("says")).meta.progress != (3, 10, "on the way"):
+            while (await server.get_job("says")).meta.progress != (3, 10, "on the way"):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         worker.stop()
-        await until(lambda: (tmp_path / "saw-draining").exists(), "ctx.draining there")
+        await until((tmp_path / "saw-draining").exists, "ctx.draining there")
         (tmp_path / "go").touch()
         assert (await server.wait("says", 15)).meta.status is Status.SUCCESSFUL
 
@@ -194,7 +199,7 @@ async def test_progress_and_the_drain_pass_through(server: Server, tmp_path: Pat
 async def test_a_cancelled_run_may_clean_up(server: Server, tmp_path: Path) -> None:
     async with working(server):
         await server.enqueue(Job("cleans_up", id="job"))
-        pid = int(await until(lambda: read(tmp_path / "pid"), "pid"))
+        pid = await running(tmp_path)
         assert await server.cancel("job")
         assert (await server.wait("job", 10)).meta.status is Status.CANCELLED
         assert await until(lambda: read(tmp_path / "cleaned"), "cleaned") == "cancel"
@@ -207,7 +212,7 @@ async def test_a_timeout_ends_the_process_of_a_handler_that_blocks_it(
     monkeypatch.setattr(isolated, "PATIENCE", 0.3)
     async with working(server):
         await server.enqueue(Job("hog", id="job", timeout=0.3, max_retries=0))
-        pid = int(await until(lambda: read(tmp_path / "pid"), "pid"))
+        pid = await running(tmp_path)
         message = await server.wait("job", 10)
         assert (message.meta.status, message.meta.prev_err) == (Status.FAILED, "TimeoutError: timed out after 0.3 s")
         assert message.meta.deaths == 0
@@ -217,7 +222,7 @@ async def test_a_timeout_ends_the_process_of_a_handler_that_blocks_it(
 async def test_a_drain_gives_back_what_runs_there(server: Server, tmp_path: Path) -> None:
     async with working(server):
         await server.enqueue(Job("hog", id="job"))
-        pid = int(await until(lambda: read(tmp_path / "pid"), "pid"))
+        pid = await running(tmp_path)
     meta = (await server.get_job("job")).meta
     assert (meta.status, meta.retried, meta.deaths) == (Status.QUEUED, 0, 0)
     assert [message.meta.id for message in await server.get_pending()] == ["job"]
@@ -228,7 +233,7 @@ async def test_a_process_that_cannot_start_does_not_fail_the_job(server: Server,
     (tmp_path / "broken").touch()
     async with working(server):
         await server.enqueue(Job("where", id="job", max_retries=0))
-        await until(lambda: (tmp_path / "tried").exists(), "the first try")
+        await until((tmp_path / "tried").exists, "the first try")
         (tmp_path / "broken").unlink()
         message = await server.wait("job", 20)
         assert (message.meta.status, message.meta.deaths, message.meta.errors) == (Status.SUCCESSFUL, 0, ())

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
+
+import pytest
 
 from tasqueue import Job, JobCtx, Server, Status
 from tasqueue.core.status import State
@@ -69,61 +72,33 @@ async def test_quick_jobs_then_a_slow_one_give_the_prefetched_back(make: Make) -
         await srv.wait(jobs[0], 10)
 
 
-async def test_a_blocked_loop_keeps_its_lease_and_its_neighbours_run_elsewhere(make: Make) -> None:
-    srv, other = make(default_concurrency=2, lease=0.5), make(default_concurrency=2, lease=0.5)
-    runs: list[tuple[str, str]] = []
-
-    async def handler(payload: bytes, ctx: JobCtx) -> None:
-        runs.append(("here", ctx.meta.id))
-        if payload:
-            time.sleep(2.0)  # four leases
-
-    async def elsewhere(payload: bytes, ctx: JobCtx) -> None:
-        runs.append(("there", ctx.meta.id))
-
-    srv.register_task("t", handler)
-    other.register_task("t", elsewhere)
-    async with working(srv):
-        warm = await srv.enqueue_many([Job("t") for _ in range(100)])
-        for id in warm:
-            await srv.wait(id, 10)
-        runs.clear()
-        async with Elsewhere(other):
-            ids = await srv.enqueue_many([Job("t", b"block"), *(Job("t") for _ in range(10))])
-            for id in ids:
-                assert (await srv.wait(id, 10)).meta.status is Status.SUCCESSFUL
-    ran = [id for _, id in runs]
-    assert sorted(ran) == sorted(ids)
-    blocked = next(where for where, id in runs if id == ids[0])
-    if blocked == "here":
-        assert {id for where, id in runs if where == "there"}
-    assert [(await srv.get_job(id)).meta.deaths for id in ids] == [0] * len(ids)
-
-
-async def test_prefetched_neighbours_of_a_blocked_loop(make: Make) -> None:
-    """As above, with what is claimed beside the blocking job made sure of: one claim takes them all."""
+@pytest.mark.parametrize("leases", [4])
+async def test_a_blocked_loop_keeps_its_lease_and_its_neighbours_run_elsewhere(make: Make, leases: int) -> None:
     srv, other = make(default_concurrency=1, lease=0.5), make(default_concurrency=1, lease=0.5)
-    began: dict[str, float] = {}
+    blocked = threading.Event()
+    runs: list[tuple[str, str, float]] = []
     blocked_until = 0.0
 
     async def handler(payload: bytes, ctx: JobCtx) -> None:
         nonlocal blocked_until
-        began[ctx.meta.id] = time.monotonic()
+        runs.append(("here", ctx.meta.id, time.monotonic()))
         if payload:
-            time.sleep(1.5)
+            blocked.set()
+            time.sleep(0.5 * leases)
             blocked_until = time.monotonic()
 
     async def elsewhere(payload: bytes, ctx: JobCtx) -> None:
-        began[ctx.meta.id] = time.monotonic()
+        runs.append(("there", ctx.meta.id, time.monotonic()))
 
     srv.register_task("t", handler)
     other.register_task("t", elsewhere)
-    async with worker_of(srv) as worker:
+    async with Elsewhere(other, after=blocked), worker_of(srv) as worker:
         await srv.wait(await srv.enqueue(Job("t")), 10)
-        for lane in worker.crew.lanes.values():
-            lane.mean = 0.0001  # as after many quick jobs
+        runs.clear()
+        worker.crew.lanes["tasqueue:tasks"].mean = 0.0001  # as after many quick jobs: one claim takes all of these
         ids = await srv.enqueue_many([Job("t", b"block"), *(Job("t") for _ in range(10))])
-        async with Elsewhere(other):
-            for id in ids:
-                assert (await srv.wait(id, 10)).meta.status is Status.SUCCESSFUL
-    assert all(began[id] < blocked_until for id in ids[1:])
+        for id in ids:
+            meta = (await srv.wait(id, 10)).meta
+            assert (meta.status, meta.deaths) == (Status.SUCCESSFUL, 0)
+    assert [(where, id) for where, id, _ in runs] == [("here", ids[0]), *(("there", id) for id in ids[1:])]
+    assert all(at < blocked_until for _, _, at in runs)

@@ -135,7 +135,7 @@ async def test_a_second_signal_skips_the_grace(make: Make) -> None:
     await fleet.server.enqueue(Job("hold", id="job"))
     await fleet.started("job")
     supervisor.send_signal(signal.SIGINT)
-    await fleet.until(lambda: "draining" in fleet.said(), "the drain")
+    await fleet.until(lambda: fleet.history("draining"), "the drain")
     supervisor.send_signal(signal.SIGINT)
     assert await fleet.exit(supervisor, 5.0) == 0
     meta = (await fleet.server.get_job("job")).meta
@@ -186,6 +186,22 @@ async def test_a_lone_process_does_not_outlive_its_worker(make: Make) -> None:
     ended = await fleet.server.wait("job", 10)
     assert (ended.meta.status, ended.meta.deaths) == (Status.SUCCESSFUL, 1)
     assert second.pid != lone.pid
+
+
+async def test_a_child_that_was_asked_to_drain_is_not_replaced(make: Make) -> None:
+    fleet = make(default_concurrency=1)
+    supervisor = fleet.start(processes=2)
+    await fleet.server.enqueue_many([Job("hold", id="one"), Job("hold", id="two")])
+    first, second = await fleet.started("one"), await fleet.started("two")
+    engine = (await fleet.server.parts()).engine
+    for row in await engine.workers():
+        if f":{first.pid}:" in row.id:
+            assert await engine.drain(row.id)
+    await fleet.until(lambda: fleet.history("draining", "one"), "the drain")
+    fleet.tell("go-one")
+    await fleet.until(lambda: "it is not replaced" in fleet.said(), "the end of the drained child")
+    assert set(fleet.processes()) == {supervisor.pid, second.pid}
+    assert (await fleet.server.get_job("one")).meta.status is Status.SUCCESSFUL
 
 
 async def test_hup_replaces_the_children(make: Make) -> None:

@@ -1,8 +1,8 @@
 """Keeps worker children alive, keeps their leases while they cannot, takes back at once what a dead one held (G9, G10).
 
 Invariant: what a child held is given back only after the child is gone, as a death (`reclaim`) if it crashed, and
-spending nothing (`retire`) if it was asked to end. The supervisor loads the app, for its engine and options (a user's own
-engine is nothing that a URL could name), and never runs a handler.
+spending nothing (`retire`) if it was asked to end. The supervisor loads the app, for its engine and options (no URL can
+name a user's own engine), and never runs a handler.
 """
 
 from __future__ import annotations

@@ -17,15 +17,15 @@ import msgspec
 from tasqueue.core.codec import VERSION, Spec, Tail
 from tasqueue.core.status import Status
 
-CLAIM = 200
+CLAIM = 500
 """Jobs of one claim, which shares a transaction with the finish of those before."""
 SUBMIT = 1000
 """Jobs of one batch enqueued: as many as the library stores in one transaction."""
 TASK = "noop"
 RESULT = b"ok"
 
-_Done = tuple[bytes, bytes, int, int, int]
-"""tail, result, ended_at, seq, claim"""
+_Done = tuple[int, bytes, bytes]
+"""seq, tail, result"""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_spec = msgspec.msgpack.Decoder(Spec).decode
@@ -85,26 +85,25 @@ class MemoryFloor:
 
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS job (
-    seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, queue TEXT NOT NULL, prio INTEGER NOT NULL, ord INTEGER NOT NULL,
-    state INTEGER NOT NULL, worker TEXT, claim INTEGER, ended_at INTEGER, spec BLOB NOT NULL, tail BLOB, result BLOB);
-CREATE INDEX IF NOT EXISTS ready ON job (queue, prio DESC, ord) WHERE state = 1;
-CREATE INDEX IF NOT EXISTS running ON job (worker) WHERE state = 3;
-CREATE INDEX IF NOT EXISTS ended ON job (state, ended_at DESC, seq) WHERE state IN (4, 5, 6);
+CREATE TABLE job (seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, task TEXT NOT NULL, spec BLOB NOT NULL);
+CREATE TABLE ready (seq INTEGER PRIMARY KEY);
+CREATE TABLE running (seq INTEGER PRIMARY KEY, claim INTEGER NOT NULL);
+CREATE TABLE outcome (seq INTEGER PRIMARY KEY, state INTEGER NOT NULL, tail BLOB NOT NULL, result BLOB);
 """
-_INSERT = "INSERT INTO job (id, queue, prio, ord, state, spec) VALUES (?, 'q', 0, ?, 1, ?) ON CONFLICT (id) DO NOTHING"
-_CLAIM = """
-UPDATE job SET state = 3, worker = 'floor', claim = ? WHERE seq IN (
-    SELECT seq FROM job WHERE queue = 'q' AND state = 1 ORDER BY prio DESC, ord LIMIT ?) RETURNING seq, spec
-"""
-_SETTLE = """
-UPDATE job SET state = 4, tail = ?, result = ?, ended_at = ?
-WHERE seq = ? AND worker = 'floor' AND claim = ? AND state = 3
-"""
+_INSERT = "INSERT INTO job (id, task, spec) VALUES (?, ?, ?) ON CONFLICT (id) DO NOTHING"
+_OFFER = "INSERT INTO ready SELECT seq FROM job WHERE seq > ?"
+_READ = "SELECT seq, spec FROM ready JOIN job USING (seq) ORDER BY seq LIMIT ?"
+_CLAIM = "INSERT INTO running SELECT seq, ? FROM ready WHERE seq <= ?"
+_TAKEN = "DELETE FROM ready WHERE seq <= ?"
+_SETTLE = "INSERT INTO outcome (seq, state, tail, result) VALUES (?, 4, ?, ?)"
+_SETTLED = "DELETE FROM running WHERE claim = ?"
 
 
 class SqliteFloor:
-    """A table with the columns and partial indexes that a queue needs; two batched statements in a transaction."""
+    """A FIFO queue in four narrow tables, of which a job's row is in one at a time beside its record.
+
+    The fastest of the layouts that were tried: rows that change their state in one indexed table cost half as much again.
+    """
 
     def __init__(self, path: str) -> None:
         self.db = sqlite3.connect(path, isolation_level=None)
@@ -113,20 +112,22 @@ class SqliteFloor:
         self.db.executescript(_SCHEMA)
         self.stored = 0
 
+    def _submit(self, n: int, payload: bytes) -> None:
+        self.db.execute("BEGIN IMMEDIATE")
+        self.db.executemany(_INSERT, [(id, TASK, _spec(payload, 0)) for id in _ids(n, self.stored)])
+        self.db.execute(_OFFER, (self.stored,))
+        self.db.execute("COMMIT")
+        self.stored += n
+
     def enqueue_one_by_one(self, n: int, payload: bytes) -> None:
         """A transaction each."""
-        for i, id in enumerate(_ids(n, self.stored), self.stored):
-            self.db.execute(_INSERT, (id, i, _spec(payload, 0)))
-        self.stored += n
+        for _ in range(n):
+            self._submit(1, payload)
 
     def enqueue_batches(self, n: int, payload: bytes) -> None:
         """A transaction for each batch."""
-        for start in range(self.stored, self.stored + n, SUBMIT):
-            part = min(SUBMIT, self.stored + n - start)
-            self.db.execute("BEGIN IMMEDIATE")
-            self.db.executemany(_INSERT, [(id, i, _spec(payload, 0)) for i, id in enumerate(_ids(part, start), start)])
-            self.db.execute("COMMIT")
-        self.stored += n
+        for start in range(0, n, SUBMIT):
+            self._submit(min(SUBMIT, n - start), payload)
 
     async def drain(self, concurrency: int) -> None:
         """The finish of one batch and the claim of the next in one transaction; the slots run what was claimed."""
@@ -136,18 +137,23 @@ class SqliteFloor:
             self.db.execute("BEGIN IMMEDIATE")
             if done:
                 self.db.executemany(_SETTLE, done)
-            rows: list[tuple[int, bytes]] = self.db.execute(_CLAIM, (claim := claim + 1, CLAIM)).fetchall()
+                self.db.execute(_SETTLED, (claim,))
+            claim += 1
+            rows: list[tuple[int, bytes]] = self.db.execute(_READ, (CLAIM,)).fetchall()
+            if rows:
+                self.db.execute(_CLAIM, (claim, rows[-1][0]))
+                self.db.execute(_TAKEN, (rows[-1][0],))
             self.db.execute("COMMIT")
             if not rows:
                 return
             ready, done = deque(rows), []
-            await asyncio.gather(*(self._slot(ready, done, claim) for _ in range(concurrency)))
+            await asyncio.gather(*(self._slot(ready, done) for _ in range(concurrency)))
 
-    async def _slot(self, ready: deque[tuple[int, bytes]], done: list[_Done], claim: int) -> None:
+    async def _slot(self, ready: deque[tuple[int, bytes]], done: list[_Done]) -> None:
         while ready:
             seq, data = ready.popleft()
             result = await noop(_decode_spec(data).payload)
-            done.append((_tail(0), result, 0, seq, claim))
+            done.append((seq, _tail(0), result))
 
     def close(self) -> None:
         """Close the file."""

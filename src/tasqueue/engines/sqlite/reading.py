@@ -65,8 +65,8 @@ class Reading(Base):
 
     async def ended(self, state: State, limit: int, after: str | None) -> list[str]:
         def read(tx: Tx) -> list[str]:
-            num = None if after is None else tx.value("ended_num", after, state)
-            return tx.column(f"ended_{int(state)}", BEYOND if num is None else num, tx.now, limit)
+            last = None if after is None else tx.run("ended_place", after, state).fetchone()
+            return tx.column(f"ended_{int(state)}", *(last or (BEYOND, 0)), tx.now, limit)
 
         return await self._read(read)
 

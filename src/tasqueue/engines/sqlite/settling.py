@@ -75,13 +75,19 @@ def _settle(worker: str, steps: Sequence[Step], tx: Tx) -> list[bool]:
 
 def _store(tx: Tx, nr: int, ends: Sequence[Step], seqs: Sequence[int]) -> int:
     """The outcomes of those jobs that their token holds. How many there were."""
-    now, num = tx.now, tx.place(len(ends))
-    values: list[object] = []
+    # Grouped by what they have in common, which is bound once: most batches are one or two groups.
+    groups: dict[tuple[int, State, int | None], list[object]] = {}
     for step, seq in zip(ends, seqs, strict=True):
-        ttl = step.ttl
-        values += (seq, step.claim, num, step.state, None if ttl is None else now + ttl, step.tail, step.result)
-        num += 1
-    return tx.bulk("end", 7, values, nr, now)
+        key = (step.claim, step.state, step.ttl)
+        values = groups.get(key)
+        if values is None:
+            values = groups[key] = []
+        values += (seq, step.tail, step.result)
+    now, num = tx.now, tx.place(1)
+    return sum(
+        tx.bulk("end", 3, values, nr, claim, state, num, now, None if ttl is None else now + ttl)
+        for (claim, state, ttl), values in groups.items()
+    )
 
 
 def _each(tx: Tx, nr: int, worker: str, pairs: Sequence[tuple[Step, int]]) -> None:

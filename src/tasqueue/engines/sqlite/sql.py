@@ -17,7 +17,7 @@ from typing import Any
 from ...errors import InvalidJob
 
 FILES = ("submit", "claim", "settle", "link", "operate", "read")
-CHUNKS = (128, 32, 8, 1)
+CHUNKS = (256, 64, 16, 4, 1)
 """Rows of one bulk statement. One step of SQLite for many rows is cheaper than executemany, and lets go of the GIL but once.
 A few fixed sizes, so that the prepared statements are found again."""
 

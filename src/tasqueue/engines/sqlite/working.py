@@ -65,18 +65,46 @@ def insert(tx: Tx, records: Sequence[Record]) -> None:
     """Those that are new by id; the ready ones take places behind all others."""
     if not records:
         return
-    first = last = tx.place(len(records))
-    now = tx.now
+    first = tx.place(len(records))
+    if _insert(tx, records, first) < len(records):
+        # An id that has outlived its retention is new again, pruned or not.
+        gone = [seq for record in records if (seq := tx.value("outlived_id", record.id, tx.now)) is not None]
+        if gone:
+            link_ops.forget_jobs(tx, gone)
+            _insert(tx, records, first)
+    tx.run("ready_new", first - 1, first + len(records) - 1)
+    tx.news = True
+
+
+def _insert(tx: Tx, records: Sequence[Record], first: int) -> int:
+    """How many were new."""
+    queue, priority, task = records[0].queue, records[0].priority, records[0].task
     values: list[object] = []
-    for last, record in enumerate(records, first):
+    for seq, record in enumerate(records, first):
+        if (
+            record.due is not None
+            or record.link
+            or record.prev is not None
+            or record.held
+            or record.queue != queue
+            or record.task != task
+            or record.priority != priority
+        ):
+            break
+        values += (seq, record.id, record.spec)
+    else:
+        return tx.bulk("insert_alike", 3, values, queue, priority, task)
+    now = tx.now
+    values = []
+    for seq, record in enumerate(records, first):
         due = record.due
         state = 0 if record.held else 1 if due is None or due <= now else 2
         values += (
-            last,
+            seq,
             record.id,
             record.queue,
             record.priority,
-            last,
+            seq,
             state,
             due if state != 1 else None,
             record.task,
@@ -85,14 +113,7 @@ def insert(tx: Tx, records: Sequence[Record]) -> None:
             record.spec,
             record.prev,
         )
-    if tx.bulk("insert_jobs", 12, values) < len(records):
-        # An id that has outlived its retention is new again, pruned or not.
-        gone = [seq for record in records if (seq := tx.value("outlived_id", record.id, now)) is not None]
-        if gone:
-            link_ops.forget_jobs(tx, gone)
-            tx.bulk("insert_jobs", 12, values)
-    tx.run("ready_new", first - 1, last)
-    tx.news = True
+    return tx.bulk("insert_jobs", 12, values)
 
 
 def _submit(records: Sequence[Record], links: Sequence[Link], tx: Tx) -> None:

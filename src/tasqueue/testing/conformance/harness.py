@@ -139,7 +139,9 @@ class Harness:
         assert link is not None, f"{key} is not stored"
         return link
 
-    async def run(self, id: str, state: State = State.SUCCESSFUL, result: bytes | None = None, ttl: int | None = None) -> None:
+    async def run(
+        self, id: str, state: State = State.SUCCESSFUL, result: bytes | None = None, ttl: int | None = None
+    ) -> None:
         """Claim everything there is, end `id` so, and give the rest back."""
         worker = await self.helper()
         leases = {lease.id: lease for lease in await worker.claim(1000, (await self.row(id)).queue)}
@@ -186,7 +188,9 @@ class Worker:
     async def settle(self, *steps: Step) -> list[bool]:
         return list(await self.engine.settle(self.name, steps))
 
-    async def beat(self, lease: int = LONG, info: bytes = b"info", progress: Sequence[tuple[str, int, bytes]] = ()) -> Beat:
+    async def beat(
+        self, lease: int = LONG, info: bytes = b"info", progress: Sequence[tuple[str, int, bytes]] = ()
+    ) -> Beat:
         return await self.engine.beat(self.name, lease, info, progress)
 
 

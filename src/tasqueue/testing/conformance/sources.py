@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
-import uuid  # noqa: TID251  (a namespace nobody else has)
+import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
 from ...clock import Ports
 from ...engines import connect
+from ...engines.split import SplitEngine
 from ...interfaces import Engine
+from ..pair import MemoryBroker, MemoryResults
 
 TIMEOUT = 2.0
 
@@ -91,26 +92,12 @@ class _Pair:
     outage = None
 
     def __init__(self) -> None:
-        from ..pair import MemoryBroker, MemoryResults
-
         self._parts: tuple[MemoryBroker, MemoryResults] | None = None
-        self._types = MemoryBroker, MemoryResults
 
     def engine(self, ports: Ports, timeout: float = TIMEOUT) -> Engine:
-        from ...engines.split import SplitEngine
-
         if self._parts is None:
-            self._parts = self._types[0](ports.now), self._types[1](ports.now)
+            self._parts = MemoryBroker(ports.now), MemoryResults(ports.now)
         return SplitEngine(*self._parts, ports=ports, timeout=timeout, namespace="tasqueue")
 
 
-def _importable(*names: str) -> bool:
-    specs = [find_spec(name) for name in names]
-    return all(spec is not None and spec.origin for spec in specs)
-
-
-OWN: list[Source] = [UrlSource("memory://")]
-if _importable("tasqueue.engines.sqlite"):
-    OWN.append(SqliteSource())
-if _importable("tasqueue.engines.split", "tasqueue.testing.pair"):
-    OWN.append(PairSource())
+OWN: list[Source] = [UrlSource("memory://"), SqliteSource(), PairSource()]

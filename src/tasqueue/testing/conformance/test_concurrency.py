@@ -33,7 +33,9 @@ async def in_threads(h: Harness, job: Callable[[Engine, int], Awaitable[None]], 
     await asyncio.gather(*(asyncio.to_thread(asyncio.run, one(k)) for k in range(n)))
 
 
-async def drain(engine: Engine, name: str, settle: Callable[[Worker, list[Lease]], Awaitable[None]], queue: str = "q") -> None:
+async def drain(
+    engine: Engine, name: str, settle: Callable[[Worker, list[Lease]], Awaitable[None]], queue: str = "q"
+) -> None:
     """Claim and settle until the queue gives nothing more."""
     await engine.register(name, LONG, b"", {}, 1)
     worker = Worker(name, engine)

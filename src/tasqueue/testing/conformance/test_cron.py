@@ -145,7 +145,12 @@ async def test_several_ticks_in_one_call(h: Harness) -> None:
     await h.engine.put_schedule(entry("a"))
     await h.engine.put_schedule(entry("b", 9_000))
     await h.engine.put_schedule(entry("c"))
-    assert await h.engine.fire([tick(id="a"), tick(id="b"), tick(id="never"), tick(id="c")]) == [True, False, False, True]
+    assert await h.engine.fire([tick(id="a"), tick(id="b"), tick(id="never"), tick(id="c")]) == [
+        True,
+        False,
+        False,
+        True,
+    ]
     assert await h.ready() == ["a@1000", "c@1000"]
 
 

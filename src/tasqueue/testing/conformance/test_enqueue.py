@@ -14,7 +14,14 @@ pytestmark = pytest.mark.asyncio
 async def test_what_was_submitted_is_stored(h: Harness) -> None:
     await h.put(record("a", "queue", task="task", spec=b"spec", priority=7, prev=b"previous"))
     row = await h.row("a")
-    assert (row.id, row.queue, row.task, row.spec, row.priority, row.prev) == ("a", "queue", "task", b"spec", 7, b"previous")
+    assert (row.id, row.queue, row.task, row.spec, row.priority, row.prev) == (
+        "a",
+        "queue",
+        "task",
+        b"spec",
+        7,
+        b"previous",
+    )
     assert (row.state, row.tail, row.result, row.ended_at, row.deaths) == (State.READY, b"", None, None, 0)
 
 

@@ -80,7 +80,11 @@ async def test_members_of_several_groups_in_one_batch(h: Harness) -> None:
     assert await worker.settle(*steps[::2]) == [True] * 6
     assert await h.ready("callbacks") == []
     assert await worker.settle(*steps[1::2]) == [True] * 6
-    assert [(await h.link(f"g:{name}")).status for name in "abc"] == [Status.SUCCESSFUL, Status.FAILED, Status.SUCCESSFUL]
+    assert [(await h.link(f"g:{name}")).status for name in "abc"] == [
+        Status.SUCCESSFUL,
+        Status.FAILED,
+        Status.SUCCESSFUL,
+    ]
     assert sorted(await h.ready("callbacks")) == ["a~s0", "b~e0", "c~s0"]
 
 

@@ -43,7 +43,9 @@ async def test_reading_changes_nothing(h: Harness) -> None:
 async def test_pending_is_what_could_start_now_in_claim_order(h: Harness) -> None:
     steps, link = chain("x", 2)
     due = await h.clock.now() + 60_000
-    await h.put("a", record("due", due=due), record("high", priority=1), *steps, record("elsewhere", "p"), "b", links=[link])
+    await h.put(
+        "a", record("due", due=due), record("high", priority=1), *steps, record("elsewhere", "p"), "b", links=[link]
+    )
     worker = await h.worker()
     (high, a) = await worker.claim(2)
     await worker.settle(release(high), retry(a, 60_000))
@@ -93,7 +95,9 @@ async def test_pending_shows_whole_rows(h: Harness) -> None:
 
 async def test_ended_newest_first_by_state(h: Harness) -> None:
     await h.put(*"abcde")
-    for name, state in zip("caebd", [State.SUCCESSFUL, State.FAILED, State.SUCCESSFUL, State.CANCELLED, State.FAILED], strict=True):
+    for name, state in zip(
+        "caebd", [State.SUCCESSFUL, State.FAILED, State.SUCCESSFUL, State.CANCELLED, State.FAILED], strict=True
+    ):
         await h.run(name, state)
         await h.clock.advance(5)
     assert await h.engine.ended(State.SUCCESSFUL, 10, None) == ["e", "c"]

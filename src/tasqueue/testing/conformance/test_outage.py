@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time  # noqa: TID251  (how long a call really takes)
+import time
 
 import pytest
 

@@ -29,24 +29,27 @@ SELECT seq FROM (
     SELECT * FROM (SELECT * FROM ns_ready WHERE queue = ?1 AND prio < ?2 ORDER BY prio DESC, ord LIMIT ?4)
 ) ORDER BY prio DESC, ord LIMIT ?4;
 
--- name: ended_num
--- ? id, ? state -> num
-SELECT o.num FROM ns_job j JOIN ns_outcome o ON o.seq = j.seq WHERE j.id = ? AND o.state = ?;
+-- name: ended_place
+-- ? id, ? state -> num, seq
+SELECT o.num, o.seq FROM ns_job j JOIN ns_outcome o ON o.seq = j.seq WHERE j.id = ? AND o.state = ?;
 
 -- name: ended_4
--- ? before this num, ? now, ? limit -> id, newest first
+-- ?1 num, ?2 seq, ?3 now, ?4 limit -> id of those that ended before that place, newest first
 SELECT j.id FROM ns_outcome o CROSS JOIN ns_job j ON j.seq = o.seq
-WHERE o.state = 4 AND o.num < ? AND (o.gone_at IS NULL OR o.gone_at > ?) ORDER BY o.num DESC LIMIT ?;
+WHERE o.state = 4 AND o.num <= ?1 AND (o.num < ?1 OR o.seq < ?2) AND (o.gone_at IS NULL OR o.gone_at > ?3)
+ORDER BY o.num DESC, o.seq DESC LIMIT ?4;
 
 -- name: ended_5
 -- the same for the failed ones
 SELECT j.id FROM ns_outcome o CROSS JOIN ns_job j ON j.seq = o.seq
-WHERE o.state = 5 AND o.num < ? AND (o.gone_at IS NULL OR o.gone_at > ?) ORDER BY o.num DESC LIMIT ?;
+WHERE o.state = 5 AND o.num <= ?1 AND (o.num < ?1 OR o.seq < ?2) AND (o.gone_at IS NULL OR o.gone_at > ?3)
+ORDER BY o.num DESC, o.seq DESC LIMIT ?4;
 
 -- name: ended_6
 -- the same for the cancelled ones
 SELECT j.id FROM ns_outcome o CROSS JOIN ns_job j ON j.seq = o.seq
-WHERE o.state = 6 AND o.num < ? AND (o.gone_at IS NULL OR o.gone_at > ?) ORDER BY o.num DESC LIMIT ?;
+WHERE o.state = 6 AND o.num <= ?1 AND (o.num < ?1 OR o.seq < ?2) AND (o.gone_at IS NULL OR o.gone_at > ?3)
+ORDER BY o.num DESC, o.seq DESC LIMIT ?4;
 
 -- name: newest
 -- ?1 before this seq, ?2 how many to look at, ?3 queue, ?4 task (NULL: any), ?5 now -> seq, whether it fits; newest first

@@ -67,7 +67,7 @@ CREATE TABLE ns_running (
 CREATE TABLE ns_outcome (
     seq      INTEGER PRIMARY KEY,
     state    INTEGER NOT NULL,
-    num      INTEGER NOT NULL,                      -- in the order of ending
+    num      INTEGER NOT NULL,                      -- in the order of ending; those that ended together share it, and go by seq
     ended_at INTEGER NOT NULL,
     gone_at  INTEGER,                               -- when it is to be forgotten
     worker   INTEGER,                               -- with claim: the token that ended it

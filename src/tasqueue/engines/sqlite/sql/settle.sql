@@ -22,11 +22,10 @@ FROM ns_job j JOIN ns_row v ON v.seq = j.seq LEFT JOIN ns_outcome o ON o.seq = j
 DELETE FROM ns_running WHERE seq IN (SELECT value FROM json_each(?));
 
 -- name: end
--- ?1 nr, ?2 ended_at, then rows of seq, claim, num, state, gone_at, tail, result -> row count: of how many the token is good
+-- ?1 nr, ?2 claim, ?3 state, ?4 num, ?5 ended_at, ?6 gone_at, then rows of seq, tail, result -> row count: the token is good for so many
 INSERT INTO ns_outcome (seq, state, num, ended_at, gone_at, worker, claim, at, tail, result)
-SELECT v.column1, v.column4, v.column3, ?2, v.column5, r.worker, r.claim, r.at, v.column6, v.column7
-FROM (VALUES (?, ?, ?, ?, ?, ?, ?), ...) v
-CROSS JOIN ns_running r ON r.seq = v.column1 AND r.claim = v.column2 WHERE r.worker = ?1;
+SELECT v.column1, ?3, ?4, ?5, ?6, r.worker, r.claim, r.at, v.column2, v.column3
+FROM (VALUES (?, ?, ?), ...) v CROSS JOIN ns_running r ON r.seq = v.column1 WHERE r.worker = ?1 AND r.claim = ?2;
 
 -- name: cancelled
 -- ? seq, ? num, ? ended_at, ? gone_at: nobody held it

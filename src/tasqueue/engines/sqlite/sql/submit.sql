@@ -10,6 +10,12 @@ INSERT INTO ns_job (seq, id, queue, prio, ord, state, due, task, link, pos, spec
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?), ...
 ON CONFLICT DO NOTHING;
 
+-- name: insert_alike
+-- ?1 queue, ?2 prio, ?3 task, then rows of seq, id, spec: ready ones that stand alone. A value bound once costs nothing a row
+INSERT INTO ns_job (seq, id, queue, prio, ord, state, task, spec)
+SELECT column1, column2, ?1, ?2, column1, 1, ?3, column3 FROM (VALUES (?, ?, ?), ...) WHERE true
+ON CONFLICT DO NOTHING;
+
 -- name: outlived_id
 -- ? id, ? now -> seq of the job of that id that has outlived its retention
 SELECT j.seq FROM ns_job j JOIN ns_outcome o ON o.seq = j.seq WHERE j.id = ? AND o.gone_at <= ?;

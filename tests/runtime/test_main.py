@@ -1,0 +1,59 @@
+"""`srv.run()`: a worker without a supervisor, its signals and its end."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from tests.runtime.fleet import Fleet
+
+from tasqueue import Job, Status
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+
+RUN = "from fleetapp import srv; srv.run()"
+
+
+@pytest.fixture
+async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
+    fleet = Fleet(tmp_path, grace=1.0, default_concurrency=4)
+    yield fleet
+    await fleet.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_drains(fleet: Fleet, number: signal.Signals) -> None:
+    worker = fleet.start(script=RUN)
+    await fleet.server.enqueue_many([Job("hold", id="quick"), Job("hold", id="slow"), Job("deaf", id="deaf")])
+    for id in ("quick", "slow", "deaf"):
+        await fleet.started(id)
+    asked = time.monotonic()
+    worker.send_signal(number)
+    fleet.tell("go-quick")
+    assert await fleet.exit(worker) == 0
+    assert 1.0 <= time.monotonic() - asked < 2.6
+    assert (await fleet.server.get_job("quick")).meta.status is Status.SUCCESSFUL
+    for id in ("slow", "deaf"):
+        meta = (await fleet.server.get_job(id)).meta
+        assert (meta.status, meta.retried, meta.deaths) == (Status.QUEUED, 0, 0)
+    assert {message.meta.id for message in await fleet.server.get_pending()} == {"slow", "deaf"}
+
+
+async def test_a_second_signal_skips_the_grace(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, grace=60.0)
+    try:
+        worker = fleet.start(script=RUN)
+        await fleet.server.enqueue(Job("hold", id="job"))
+        await fleet.started("job")
+        worker.send_signal(signal.SIGTERM)
+        await fleet.until(lambda: fleet.history("draining"), "the drain")
+        worker.send_signal(signal.SIGTERM)
+        assert await fleet.exit(worker, 5.0) == 0
+        meta = (await fleet.server.get_job("job")).meta
+        assert (meta.status, meta.retried, meta.deaths) == (Status.QUEUED, 0, 0)
+    finally:
+        await fleet.close()

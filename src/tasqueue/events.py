@@ -2,8 +2,8 @@
 
     srv.on(Ended, lambda event: print(event.id, event.status))
 
-A listener is a plain function, called on the event loop (or thread) where it happened; it must be quick and one that raises is
-logged and changes nothing. There is no event per job on the hot path without a listener for that very type.
+A listener is a plain function, called on the event loop (or thread) where it happened; it must be quick and one that
+raises is logged and changes nothing. There is no event per job on the hot path without a listener for that very type.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ class Started(Event, frozen=True):
 
 
 class Ended(Event, frozen=True):
-    """A final status is stored. `seconds`: how long the last run took; `waited`: from enqueueing (or its due date) to that run."""
+    """A final status is stored. `seconds`: how long the last run took; `waited`: from enqueueing (or its due date) to
+    that run.
+    """
 
     id: str
     task: str

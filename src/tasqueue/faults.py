@@ -1,8 +1,9 @@
 """Numbered fault points: `point(name)` does nothing unless it is armed.
 
-`TASQUEUE_FAULT=W6.returned:kill:3` arms a point by its number or full name, with what happens at its n-th hit (1 when left out):
-`kill` (SIGKILL to this process), `hang` (SIGSTOP to it), `raise` (`FaultInjected`), `drop-reply` (`ReplyDropped`: the server did
-it, the caller never learns of it). Several are separated by commas. Tests may also call `arm` and `disarm`.
+`TASQUEUE_FAULT=W6.returned:kill:3` arms a point by its number or full name, with what happens at its n-th hit (1 when
+left out): `kill` (SIGKILL to this process), `hang` (SIGSTOP to it), `raise` (`FaultInjected`), `drop-reply`
+(`ReplyDropped`: the server did it, the caller never learns of it). Several are separated by commas. Tests may also call
+`arm` and `disarm`.
 
 `POINTS` is the whole list; a test fails if one of them is never reached by the suite.
 """
@@ -12,6 +13,8 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+
+from .errors import EngineUnavailable
 
 POINTS: tuple[str, ...] = (
     "E1.encoded",
@@ -47,8 +50,8 @@ class FaultInjected(RuntimeError):
     """Raised by an armed point whose action is `raise`."""
 
 
-class ReplyDropped(ConnectionError):
-    """Raised by an armed point whose action is `drop-reply`."""
+class ReplyDropped(EngineUnavailable):
+    """Raised by an armed point whose action is `drop-reply`: to the caller it is any other answer that did not come."""
 
 
 class _Armed:

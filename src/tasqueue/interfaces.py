@@ -1,11 +1,13 @@
 """What an engine must do (`Engine`), and what a user's own broker or results must (`Broker`, `Results`).
 
-An engine is one store in both roles, so that every finish is atomic (G3). `engines/split.py` makes an engine of any broker and
-any results. The conformance suite in `tasqueue.testing.conformance` is the definition: what it does not test is not promised.
+An engine is one store in both roles, so that every finish is atomic (G3). `engines/split.py` makes an engine of any
+broker and any results. The conformance suite in `tasqueue.testing.conformance` is the definition: what it does not test
+is not promised.
 
-Everything is batch first: a verb takes or returns many, and one item is a batch of one. Times are UNIX milliseconds by the
-engine's own clock (G12), spans are milliseconds. Every call may be repeated after a lost reply (G14). A call that gets no answer
-within the engine's `timeout` raises `EngineUnavailable`; cancelling one leaves nothing behind that a later call could stumble over.
+Everything is batch first: a verb takes or returns many, and one item is a batch of one. Times are UNIX milliseconds by
+the engine's own clock (G12), spans are milliseconds. Every call may be repeated after a lost reply (G14). A call that
+gets no answer within the engine's `timeout` raises `EngineUnavailable`; cancelling one leaves nothing behind that a
+later call could stumble over.
 
 An engine object belongs to one event loop. `twin()` makes another for the same store, for another loop or thread.
 """
@@ -39,7 +41,9 @@ class Capabilities(msgspec.Struct, frozen=True):
     live_status: bool = True
     """A claimed job shows as `processing` at once."""
     server_fencing: bool = True
-    """A settle with an old token is refused by the server in the same step (always true of the record; of a pair's broker not)."""
+    """A settle with an old token is refused by the server in the same step (always true of the record; of a pair's
+    broker not).
+    """
     thread_beat: bool = True
     """`twin()` works, so that beats come from outside the event loop (G9). False: a blocked loop can lose its lease."""
     shared: bool = True
@@ -64,7 +68,8 @@ class Beat(msgspec.Struct):
     lost: bool = False
     """The incarnation was reclaimed; whatever it holds is somebody else's."""
     cancels: Sequence[str] = ()
-    """Ids that this worker holds and that somebody asked to cancel (said again with each beat until they have ended)."""
+    """Ids that this worker holds and that somebody asked to cancel (said again with each beat until they have ended).
+    """
     paused: Sequence[str] = ()
     """All paused queues."""
     drain: bool = False
@@ -90,7 +95,7 @@ class PauseRow(msgspec.Struct, frozen=True):
 
 
 class WorkerRow(msgspec.Struct, frozen=True):
-    """A registered worker. `info` is what its last beat said (msgpack, the runtime's); `held`: how many jobs it holds."""
+    """A registered worker. `info`: what its last beat said (msgpack, the runtime's); `held`: how many jobs it holds."""
 
     id: str
     deadline: int
@@ -135,7 +140,9 @@ Key = tuple[Literal["job", "chain", "group"], str]
 
 
 class Engine(ABC):
-    """One store in both roles. See the module's docstring, section 3 of the design, and `engines/memory.py`, the reference."""
+    """One store in both roles. See the module's docstring, section 3 of the design, and `engines/memory.py`, the
+    reference.
+    """
 
     url: str
     """For people: without a password."""
@@ -165,9 +172,9 @@ class Engine(ABC):
     async def submit(self, records: Sequence[Record], links: Sequence[Link] = ()) -> None:
         """Store what is new by id, all or nothing, durably when it returns.
 
-        A record with a `link` is stored only together with that link (in `links`), and not at all when the link exists already.
-        A held one waits for its chain; one with a due date after now waits for that; the others are ready, behind all that
-        are ready in their queue and priority (G13). A record whose id exists is skipped without a word.
+        A record with a `link` is stored only together with that link (in `links`), and not at all when the link exists
+        already. A held one waits for its chain; one with a due date after now waits for that; the others are ready,
+        behind all that are ready in their queue and priority (G13). A record whose id exists is skipped without a word.
         """
 
     # -- working ------------------------------------------------------------------------------------------------------
@@ -176,8 +183,9 @@ class Engine(ABC):
     async def register(self, worker: str, lease: int, info: bytes, tasks: Mapping[str, str], version: int) -> None:
         """Begin an incarnation with a lease of that many ms, announce its tasks (name -> queue) and record version.
 
-        Jobs parked under `task:<name>` of an announced task, or `version:<n>` with n <= `version`, become ready again, at their
-        old places. Called again for a living incarnation it updates all of these (a task registered while running).
+        Jobs parked under `task:<name>` of an announced task, or `version:<n>` with n <= `version`, become ready again,
+        at their old places. Called again for a living incarnation it updates all of these (a task registered while
+        running).
         """
 
     @abstractmethod
@@ -191,23 +199,24 @@ class Engine(ABC):
 
     @abstractmethod
     async def settle(self, worker: str, steps: Sequence[Step]) -> list[bool]:
-        """Apply each step whose token (worker, claim) still holds its job; True for those, and for one applied before (G14).
+        """Apply each step whose token (worker, claim) still holds its job; True for those, and for one applied before
+        (G14).
 
-        A refused step changes nothing at all. An accepted END stores state, tail and result, inserts `follow` (if absent by
-        id), advances its chain or group, and starts the retention. A chain step that succeeds readies the next one, whose
-        `prev` becomes this step's result; when the chain has ended meanwhile (cancelled), the position moves but nothing is
-        readied. Any other end of the chain's current step ends the chain with that status. A group ends when all of its n
-        jobs have ended (a set of indexes, never a counter): successful if all were, else failed; then its callbacks are
-        inserted (see `Link`). A requested cancel is forgotten with any step but RELEASE.
+        A refused step changes nothing at all. An accepted END stores state, tail and result, inserts `follow` (if
+        absent by id), advances its chain or group, and starts the retention. A chain step that succeeds readies the
+        next one, whose `prev` becomes this step's result; when the chain has ended meanwhile (cancelled), the position
+        moves but nothing is readied. Any other end of the chain's current step ends the chain with that status. A group
+        ends when all of its n jobs have ended (a set of indexes, never a counter): successful if all were, else failed;
+        then its callbacks are inserted (see `Link`). A requested cancel is forgotten with any step but RELEASE.
         """
 
     @abstractmethod
-    async def beat(
-        self, worker: str, lease: int, info: bytes, progress: Sequence[tuple[str, int, bytes]] = ()
-    ) -> Beat:
-        """Renew the lease: one call, however many jobs are held. `progress`: (id, claim, bytes), dropped if the token is old.
+    async def beat(self, worker: str, lease: int, info: bytes, progress: Sequence[tuple[str, int, bytes]] = ()) -> Beat:
+        """Renew the lease: one call, however many jobs are held. `progress`: (id, claim, bytes), dropped if the token
+        is old.
 
-        An `info` of b"" keeps what is stored (whoever beats for a worker that cannot do so itself does not know its info).
+        An `info` of b"" keeps what is stored (whoever beats for a worker that cannot do so itself does not know its
+        info).
         """
 
     @abstractmethod
@@ -218,16 +227,17 @@ class Engine(ABC):
     async def reclaim(self, worker: str = "", cause: str = "") -> list[str]:
         """Take back what dead workers hold, to its old place, counting a death for each job. Which workers.
 
-        Without a name: those whose lease has ended, with a cause that says so; but if the last such call by anybody was more than
-        3 s ago (the server or the machine stood still), every deadline is moved to one lease from now and nothing is taken.
-        With one: that one, at once, whatever its deadline.
+        Without a name: those whose lease has ended, with a cause that says so; but if the last such call by anybody was
+        more than 3 s ago (the server or the machine stood still), every deadline is moved to one lease from now and
+        nothing is taken. With one: that one, at once, whatever its deadline.
         """
 
     @abstractmethod
     async def promote(self) -> int | None:
         """Make due jobs (and parked ones whose time is over) ready, at most 1,000; when to come again.
 
-        That is the earliest due date or tick of a schedule that is left, which may have come already; None: there is none.
+        That is the earliest due date or tick of a schedule that is left, which may have come already; None: there is
+        none.
         """
 
     @abstractmethod
@@ -255,24 +265,30 @@ class Engine(ABC):
 
     @abstractmethod
     async def fire(self, ticks: Sequence[Tick]) -> list[bool]:
-        """Each tick in one step: if the schedule still stands at `expect`: insert the record (if absent), move it to `next_at`."""
+        """Each tick in one step: if the schedule still stands at `expect`: insert the record (if absent), move it to
+        `next_at`.
+        """
 
     # -- operating ----------------------------------------------------------------------------------------------------
 
     @abstractmethod
     async def cancel(self, ids: Sequence[str], ttl: int | None) -> list[Cancelled]:
-        """Waiting, held, due and parked ones end as cancelled, with their chain or group; running ones are asked for."""
+        """Waiting, held, due and parked ones end as cancelled, with their chain or group; running ones are asked."""
 
     @abstractmethod
     async def cancel_link(self, key: str, ttl: int | None) -> bool:
-        """Cancel a chain (it ends at once; the step it is at is cancelled or asked) or a group (each job that has not ended)."""
+        """Cancel a chain (it ends at once; the step it is at is cancelled or asked) or a group (each job that has not
+        ended).
+        """
 
     @abstractmethod
     async def reopen(self, id: str, ended_at: int, tail: bytes) -> bool:
-        """Put a failed or cancelled job back, if it still is the end of `ended_at`: ready, at a new place, deaths 0, `tail` stored.
+        """Put a failed or cancelled job back, if it still is the end of `ended_at`: ready, at a new place, deaths 0,
+        `tail` stored.
 
-        Its result and retention are dropped. Its chain or group reopens: a group forgets this job's outcome, and its generation
-        grows if it had ended. A chain goes on from the step that it is at; a later step goes back to being held.
+        Its result and retention are dropped. Its chain or group reopens: a group forgets this job's outcome, and its
+        generation grows if it had ended. A chain goes on from the step that it is at; a later step goes back to being
+        held.
         """
 
     @abstractmethod
@@ -291,13 +307,15 @@ class Engine(ABC):
 
     @abstractmethod
     async def prune(self) -> int:
-        """Forget what has outlived its retention (jobs, and links with the jobs still held back in them), at most 1,000. How many."""
+        """Forget what has outlived its retention (jobs, and links with the jobs still held back in them), at most
+        1,000. How many.
+        """
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
     @abstractmethod
     async def get(self, ids: Sequence[str]) -> list[Row | None]:
-        """What has outlived its retention is not shown here or anywhere else, pruned or not, and its id is new again."""
+        """What has outlived its retention is shown nowhere, pruned or not, and its id is new again."""
 
     @abstractmethod
     async def get_link(self, key: str) -> LinkRow | None: ...
@@ -333,7 +351,7 @@ class Engine(ABC):
 
     @abstractmethod
     async def watch(self, keys: Sequence[Key], until: int | None) -> None:
-        """Sleep until one of these has ended or does not exist; at once if that is so already. May return for nothing."""
+        """Sleep until one of these has ended or does not exist; at once if it is so. May return for nothing."""
 
     @abstractmethod
     async def durability(self) -> Durability:
@@ -369,11 +387,15 @@ class Delivery(msgspec.Struct, frozen=True):
 
 
 class Broker(Protocol):
-    """Moves messages: at-least-once, priority first, then FIFO. A delivery neither acknowledged nor extended comes back."""
+    """Moves messages: at-least-once, priority first, then FIFO. A delivery neither acknowledged nor extended comes
+    back.
+    """
 
     async def enqueue(self, queue: str, messages: Sequence[Message]) -> None: ...
     async def consume(self, queue: str, limit: int, lease: float) -> Sequence[Delivery]:
-        """At most `limit` messages, leased for that many seconds; those due are included; [] at once when there are none."""
+        """At most `limit` messages, leased for that many seconds; those due are included; [] at once when there are
+        none.
+        """
         ...
 
     async def extend(self, deliveries: Sequence[Delivery], lease: float) -> None: ...
@@ -390,7 +412,9 @@ class Results(Protocol):
 
     async def get(self, keys: Sequence[str]) -> Sequence[tuple[bytes, Revision] | None]: ...
     async def set(self, key: str, value: bytes, *, expect: Revision | None, ttl: float | None) -> Revision:
-        """Write if the key's revision is `expect` (None: the key must not exist); raises Conflict. `ttl`: seconds, None: for ever."""
+        """Write if the key's revision is `expect` (None: the key must not exist); raises Conflict. `ttl`: seconds,
+        None: for ever.
+        """
         ...
 
     async def delete(self, keys: Sequence[str]) -> None: ...

@@ -1,4 +1,5 @@
-"""The stored format: msgpack arrays of version, then the fields (section 7 of the design). The one place that decodes stored bytes.
+"""The stored format: msgpack arrays of version, then the fields (section 7 of the design). The one place that decodes
+stored bytes.
 
 A record of a newer version raises `NewerVersion` and is never half read; whatever else is wrong with the bytes raises
 `Undecodable` with the reason. Follow-ups stay raw bytes until the job that causes them has ended.
@@ -125,7 +126,9 @@ def encode_spec(
     cause_err: str = "",
     results_of: str = "",
 ) -> bytes:
-    """A job's stored form. `queues` names the queue of each follow-up's task; `headers` are inherited under the job's own."""
+    """A job's stored form. `queues` names the queue of each follow-up's task; `headers` are inherited under the job's
+    own.
+    """
     return _encode(
         Spec(
             VERSION,
@@ -198,7 +201,9 @@ def restamp(spec: bytes, enqueued_at: int) -> bytes:
 
 
 def same_job(one: bytes, other: bytes) -> bool:
-    """Whether two stored schedules enqueue the same job: equal but for when they were made. Undecodable ones by their bytes."""
+    """Whether two stored schedules enqueue the same job: equal but for when they were made. Undecodable ones by their
+    bytes.
+    """
     try:
         return restamp(one, 0) == restamp(other, 0)
     except (Undecodable, NewerVersion):

@@ -1,4 +1,5 @@
-"""Ids and names: what is accepted from users, and how ids of follow-ups are derived from their cause (G5), never random.
+"""Ids and names: what is accepted from users, and how ids of follow-ups are derived from their cause (G5), never
+random.
 
 Users' ids have no `~`, so a derived id can never meet one of theirs.
 """
@@ -44,7 +45,8 @@ def check_name(name: object, what: str) -> str:
 def derive(cause: str, suffix: str, generation: int = 0) -> str:
     """The id of what follows from `cause`: `<cause>~<suffix>`, with `.k` for generation k > 0.
 
-    Over 200 characters the front is replaced by its hash (SHA-256, 32 hex digits), so that deep nesting keeps ids bounded.
+    Over 200 characters the front is replaced by its hash (SHA-256, 32 hex digits), so that deep nesting keeps ids
+    bounded.
     """
     tail = f"~{suffix}.{generation}" if generation else f"~{suffix}"
     if len(cause) + len(tail) > MAX_DERIVED:
@@ -53,7 +55,9 @@ def derive(cause: str, suffix: str, generation: int = 0) -> str:
 
 
 def uuid7(ms: int, noise: bytes) -> str:
-    """A UUID version 7 (RFC 9562) from UNIX milliseconds and 10 random bytes: sorts by time, so that indexes stay local."""
+    """A UUID version 7 (RFC 9562) from UNIX milliseconds and 10 random bytes: sorts by time, so that indexes stay
+    local.
+    """
     high = (ms << 16) | 0x7000 | (noise[0] << 8 | noise[1]) & 0x0FFF
     low = int.from_bytes(noise[2:10], "big") & 0x3FFFFFFFFFFFFFFF | 0x8000000000000000
     text = f"{high:016x}{low:016x}"

@@ -1,4 +1,6 @@
-"""What producers hand in: `Job`, `Chain`, `Group`. Immutable, checked when made, so that nothing unusable is ever stored."""
+"""What producers hand in: `Job`, `Chain`, `Group`. Immutable, checked when made, so that nothing unusable is ever
+stored.
+"""
 
 from __future__ import annotations
 
@@ -38,8 +40,8 @@ class _Options(msgspec.Struct, kw_only=True, frozen=True):
 class Job(_Options, Generic[R], frozen=True, weakref=True):
     """A task's name, a payload of bytes and options; inert until it is enqueued.
 
-    `eta`: aware datetime. `timeout`: seconds or a timedelta, then kept as seconds. `priority`: -100 to 100, higher first.
-    `on_success`, `on_error`: a Job or a sequence of them, then kept as a tuple. InvalidJob, InvalidSchedule.
+    `eta`: aware datetime. `timeout`: seconds or a timedelta, then kept as seconds. `priority`: -100 to 100, higher
+    first. `on_success`, `on_error`: a Job or a sequence of them, then kept as a tuple. InvalidJob, InvalidSchedule.
     """
 
     task: str
@@ -63,7 +65,9 @@ class Job(_Options, Generic[R], frozen=True, weakref=True):
             _check_eta(self.eta)
         if self.schedule is not None:
             if self.eta is not None:
-                raise InvalidJob(f"schedule {self.schedule!r} and eta {self.eta} together: a schedule has its own ticks")
+                raise InvalidJob(
+                    f"schedule {self.schedule!r} and eta {self.eta} together: a schedule has its own ticks"
+                )
             parse(self.schedule)
         if self.headers:
             force_setattr(self, "headers", _check_headers(self.headers))
@@ -137,7 +141,7 @@ def _as_bytes(payload: object) -> bytes:
     if isinstance(payload, bytearray | memoryview):
         return bytes(cast("bytes", payload))
     raise InvalidJob(
-        f"payload must be bytes, not {type(payload).__name__}: encode it first, as `tasqueue.pack(...)` does for typed tasks"
+        f"payload must be bytes, not {type(payload).__name__}: encode it, as `tasqueue.pack(...)` does for typed tasks"
     )
 
 
@@ -192,7 +196,9 @@ def _as_jobs(jobs: object, what: str) -> tuple[Job[Any], ...]:
         items = tuple(cast("Iterable[object]", jobs))
         for item in items:
             if not isinstance(item, Job):
-                raise InvalidJob(f"{what} must be Jobs, not {type(item).__name__} ({item!r}); a typed task makes one with .job(...)")
+                raise InvalidJob(
+                    f"{what} must be Jobs, not {type(item).__name__} ({item!r}); a typed task makes one with .job(...)"
+                )
         return cast("tuple[Job[Any], ...]", items)
     raise InvalidJob(f"{what} must be a sequence of Jobs, not {type(jobs).__name__} ({jobs!r})")
 
@@ -202,4 +208,6 @@ def _check_inner(jobs: Iterable[Job[Any]], what: str) -> None:
         if job.id is not None:
             raise InvalidJob(f"{what} carries the id {job.id!r}: its id is derived from its cause; leave it out")
         if job.schedule is not None:
-            raise InvalidJob(f"{what} carries the schedule {job.schedule!r}: only a job enqueued by itself can have one")
+            raise InvalidJob(
+                f"{what} carries the schedule {job.schedule!r}: only a job enqueued by itself can have one"
+            )

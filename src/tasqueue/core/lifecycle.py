@@ -12,9 +12,9 @@
 
     * `died`: a process of its own died of it; that counts a death, as a reclaim does, never a retry.
 
-Rules: an outcome never leaves a final status (a Step is for a claimed job only, and the engine refuses a stale token). At most
-`max_retries` + 1 runs end in an error. Follow-ups get ids derived from the job's (G5), and are made here, so that they ride in
-the same step as the status (G3).
+Rules: an outcome never leaves a final status (a Step is for a claimed job only, and the engine refuses a stale token).
+At most `max_retries` + 1 runs end in an error. Follow-ups get ids derived from the job's (G5), and are made here, so
+that they ride in the same step as the status (G3).
 """
 
 from __future__ import annotations
@@ -70,7 +70,9 @@ class Returned(msgspec.Struct, frozen=True, gc=False):
 
 
 class Raised(msgspec.Struct, frozen=True, gc=False):
-    """The run ended in an error (a timeout is one). `final`: no retry, whatever is left. `delay`: seconds instead of the backoff."""
+    """The run ended in an error (a timeout is one). `final`: no retry, whatever is left. `delay`: seconds instead of
+    the backoff.
+    """
 
     error: ErrorEntry
     final: bool = False
@@ -107,7 +109,9 @@ Outcome = Returned | Raised | Snoozed | GivenBack | Stopped | Unrunnable
 
 
 def decide(run: Run, outcome: Outcome, now: int, rand: Callable[[], float]) -> Step:
-    """The one step that this outcome leads to. `now` in ms is only written down; due dates are the engine's to compute (G12)."""
+    """The one step that this outcome leads to. `now` in ms is only written down; due dates are the engine's to compute
+    (G12).
+    """
     lease = run.lease
     if type(outcome) is Returned:
         return _end(run, _SUCCESSFUL, now, outcome.result)
@@ -125,7 +129,9 @@ def decide(run: Run, outcome: Outcome, now: int, rand: Callable[[], float]) -> S
 
 
 def release(lease: Lease, died: str = "") -> Step:
-    """The step that gives a job back to its old place; `died` is the cause of the death that it counts, if one was its doing."""
+    """The step that gives a job back to its old place; `died` is the cause of the death that it counts, if one was its
+    doing.
+    """
     return Step(
         lease.id,
         lease.claim,
@@ -147,7 +153,14 @@ def park(lease: Lease, outcome: Unrunnable, policy: Policy) -> Step:
 
 def refuse(lease: Lease, error: ErrorEntry, policy: Policy, now: int) -> Step:
     """The step for bytes that cannot be decoded: failed at once, kept as they are with the reason (G11)."""
-    tail = Tail(status=Status.FAILED, worker=error.worker, processed_at=now, prev_err=_text(error), errors=(error,), kept=lease.tail)
+    tail = Tail(
+        status=Status.FAILED,
+        worker=error.worker,
+        processed_at=now,
+        prev_err=_text(error),
+        errors=(error,),
+        kept=lease.tail,
+    )
     return _final(lease, State.FAILED, tail, None, policy.failed_ttl, ())
 
 
@@ -228,7 +241,17 @@ def _final(
 
 
 def _back(lease: Lease, kind: Kind, state: State, tail: bytes | None, delay: int) -> Step:
-    return Step(lease.id, lease.claim, kind, state, tail, delay=min(delay, MAX_DELAY), link=lease.link, pos=lease.pos, ref=lease.ref)
+    return Step(
+        lease.id,
+        lease.claim,
+        kind,
+        state,
+        tail,
+        delay=min(delay, MAX_DELAY),
+        link=lease.link,
+        pos=lease.pos,
+        ref=lease.ref,
+    )
 
 
 def _follow_ups(run: Run, letter: str, result: bytes | None, now: int) -> tuple[Record, ...]:

@@ -1,4 +1,6 @@
-"""What readers get: messages made of what an engine stores. Datetimes are made here, when somebody asks, never on the hot path."""
+"""What readers get: messages made of what an engine stores. Datetimes are made here, when somebody asks, never on the
+hot path.
+"""
 
 from __future__ import annotations
 
@@ -117,7 +119,9 @@ def meta(row: Row, spec: Spec, tail: Tail, max_retries: int = 0) -> Meta:
         due_at=moment(row.due if row.state is State.DUE else spec.eta),
         started_at=moment(row.claimed_at if running and row.claimed_at is not None else tail.started_at),
         ended_at=moment(row.ended_at),
-        processed_at=moment(row.ended_at or (row.claimed_at if running else None) or tail.processed_at or spec.enqueued_at),
+        processed_at=moment(
+            row.ended_at or (row.claimed_at if running else None) or tail.processed_at or spec.enqueued_at
+        ),
         deaths=row.deaths,
         generation=tail.generation,
         worker=row.worker or tail.worker,
@@ -180,7 +184,9 @@ def _follow_jobs(raw: msgspec.Raw) -> tuple[Job[Any], ...]:
 
 
 def message(row: Row, max_retries: int = 0) -> JobMessage:
-    """A row as a JobMessage. Bytes that cannot be decoded come back as the payload of a job without a usable task's name."""
+    """A row as a JobMessage. Bytes that cannot be decoded come back as the payload of a job without a usable task's
+    name.
+    """
     try:
         tail = codec.decode_tail(row.tail)
     except (codec.Undecodable, codec.NewerVersion) as error:

@@ -1,8 +1,9 @@
 """What passes between the runtime and an engine, and what an engine stores of a job.
 
-An engine keeps a few columns of its own (where the job is, who holds it, when it is due) beside bytes that it never looks into:
-`spec`, written once by the submit, and `tail`, written by each settle. Times are UNIX milliseconds, spans are milliseconds.
-Structs without cycles are kept out of the garbage collector (`gc=False`): thousands of them live at once.
+An engine keeps a few columns of its own (where the job is, who holds it, when it is due) beside bytes that it never
+looks into: `spec`, written once by the submit, and `tail`, written by each settle. Times are UNIX milliseconds, spans
+are milliseconds. Structs without cycles are kept out of the garbage collector (`gc=False`): thousands of them live at
+once.
 """
 
 from __future__ import annotations
@@ -39,9 +40,9 @@ class Record(msgspec.Struct, gc=False):
 class Link(msgspec.Struct):
     """A chain or a group, stored together with its jobs: all of it or none of it.
 
-    `on_success`, `on_error` are templates of a group's callbacks, under the ids of generation 0; when the group ends, the engine
-    inserts those that are due with `callback_id(template.id, generation)`, their `prev` being the packed results
-    (`pack_results`) when those fit in `max_prev` bytes. A chain has none.
+    `on_success`, `on_error` are templates of a group's callbacks, under the ids of generation 0; when the group ends,
+    the engine inserts those that are due with `callback_id(template.id, generation)`, their `prev` being the packed
+    results (`pack_results`) when those fit in `max_prev` bytes. A chain has none.
     """
 
     key: str
@@ -88,13 +89,19 @@ class Kind(IntEnum):
     SNOOZE = 2
     """The same, but the status stays what it was."""
     RELEASE = 3
-    """Back to its old place at once; `tail` is not written. With `died` a death is counted (a child process died of it)."""
+    """Back to its old place at once; `tail` is not written. With `died` a death is counted (a child process died of
+    it).
+    """
     PARK = 4
-    """Nobody here can run it: kept under `key` for at most `delay` counted from when it was first parked, then ready again."""
+    """Nobody here can run it: kept under `key` for at most `delay` counted from when it was first parked, then ready
+    again.
+    """
 
 
 class Step(msgspec.Struct, gc=False):
-    """One decision about one claimed job, applied if the token still holds it. Applied twice, it changes nothing more (G14)."""
+    """One decision about one claimed job, applied if the token still holds it. Applied twice, it changes nothing more
+    (G14).
+    """
 
     id: str
     claim: int
@@ -142,7 +149,9 @@ class Row(msgspec.Struct):
 
 
 class LinkRow(msgspec.Struct):
-    """A stored chain or group. `pos`: the step a chain is at (n when all are done); `members`: a group's ended ones by index."""
+    """A stored chain or group. `pos`: the step a chain is at (n when all are done); `members`: a group's ended ones by
+    index.
+    """
 
     key: str
     n: int
@@ -168,7 +177,9 @@ class Schedule(msgspec.Struct, frozen=True):
 
 
 class Tick(msgspec.Struct, frozen=True):
-    """One tick to be fired: enqueue `record` and move the schedule from `expect` to `next_at`, if it still stands at `expect`."""
+    """One tick to be fired: enqueue `record` and move the schedule from `expect` to `next_at`, if it still stands at
+    `expect`.
+    """
 
     schedule_id: str
     expect: int

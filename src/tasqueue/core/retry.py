@@ -18,7 +18,7 @@ CAP = 300.0
 
 
 class Retry(Exception):
-    """Raised by a handler: run once more after `delay` (seconds, timedelta; None: as the backoff says). Spends a retry."""
+    """Raised by a handler: once more after `delay` (seconds, timedelta; None: as the backoff says). Spends a retry."""
 
     def __init__(self, delay: float | timedelta | None = None) -> None:
         super().__init__("the handler asked for a retry")
@@ -33,7 +33,9 @@ class Fail(Exception):
 
 
 class Snooze(Exception):
-    """Raised by a handler: back into the queue after `delay` (seconds, timedelta), spending nothing, as often as it likes."""
+    """Raised by a handler: back into the queue after `delay` (seconds, timedelta), spending nothing, as often as it
+    likes.
+    """
 
     def __init__(self, delay: float | timedelta) -> None:
         super().__init__("the handler asked to be snoozed")
@@ -43,8 +45,8 @@ class Snooze(Exception):
 def delay(backoff: Backoff, k: int, rand: Callable[[], float]) -> float:
     """Seconds to wait before run k + 1.
 
-    The default is exponential with full jitter from 1 s, capped at 5 min (M. Brooker, "Exponential Backoff And Jitter", 2015):
-    jobs that failed together do not come back together.
+    The default is exponential with full jitter from 1 s, capped at 5 min (M. Brooker, "Exponential Backoff And Jitter",
+    2015): jobs that failed together do not come back together.
     """
     if backoff is None:
         return rand() * min(CAP, FIRST * 2.0 ** min(k - 1, 30))
@@ -60,10 +62,16 @@ def check_backoff(backoff: object) -> Backoff:
     """Return it; InvalidJob unless it has one of the shapes of `Backoff`."""
     if backoff is None or callable(backoff):
         return cast("Backoff", backoff)
-    spans = cast("Sequence[object]", backoff) if isinstance(backoff, Sequence) and not isinstance(backoff, str) else (backoff,)
+    spans = (
+        cast("Sequence[object]", backoff)
+        if isinstance(backoff, Sequence) and not isinstance(backoff, str)
+        else (backoff,)
+    )
     for seconds in spans:
         if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not isfinite(seconds) or seconds < 0:
-            raise InvalidJob(f"backoff {backoff!r}: seconds, a sequence of seconds or a function of the retry's number, please")
+            raise InvalidJob(
+                f"backoff {backoff!r}: seconds, a sequence of seconds or a function of the retry's number, please"
+            )
     if not spans:
         raise InvalidJob("backoff is an empty sequence: give at least one span in seconds")
     return cast("Backoff", backoff)

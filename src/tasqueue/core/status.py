@@ -1,7 +1,7 @@
 """The statuses of a job, the words on the wire, and which may follow which.
 
-A final status is left only by an explicit retry, which opens a new generation (G2); that is why no final status has a successor
-here. Snoozing, giving back and reclaiming return a job to the status it had before the run.
+A final status is left only by an explicit retry, which opens a new generation (G2); that is why no final status has a
+successor here. Snoozing, giving back and reclaiming return a job to the status it had before the run.
 """
 
 from __future__ import annotations
@@ -29,9 +29,7 @@ FINAL: frozenset[Status] = frozenset({Status.SUCCESSFUL, Status.FAILED, Status.C
 
 TRANSITIONS: dict[Status, frozenset[Status]] = {
     Status.QUEUED: frozenset({Status.PROCESSING, Status.FAILED, Status.CANCELLED}),
-    Status.PROCESSING: frozenset(
-        {Status.QUEUED, Status.RETRYING, Status.SUCCESSFUL, Status.FAILED, Status.CANCELLED}
-    ),
+    Status.PROCESSING: frozenset({Status.QUEUED, Status.RETRYING, Status.SUCCESSFUL, Status.FAILED, Status.CANCELLED}),
     Status.RETRYING: frozenset({Status.PROCESSING, Status.FAILED, Status.CANCELLED}),
     Status.SUCCESSFUL: frozenset(),
     Status.FAILED: frozenset(),
@@ -65,7 +63,7 @@ WAITING: frozenset[State] = frozenset({State.HELD, State.READY, State.DUE, State
 
 
 def shown(state: State, before: Status) -> Status:
-    """The status that a user sees for an engine's state; `before` is `queued` or `retrying`, as the last run left it."""
+    """What a user sees for an engine's state; `before` is `queued` or `retrying`, as the last run left it."""
     if state in WAITING:
         return before
     return ENDED.get(state, Status.PROCESSING)

@@ -1,6 +1,7 @@
 """The ports through which time and randomness enter; nothing else may ask the system for either.
 
-Worker, scheduler and reaper code takes a `Ports`, so that a simulation can run the same code under a virtual clock and a seed.
+Worker, scheduler and reaper code takes a `Ports`, so that a simulation can run the same code under a virtual clock
+and a seed.
 """
 
 from __future__ import annotations

@@ -41,7 +41,8 @@ def told(ctx: JobCtx) -> Iterator[dict[str, Any]]:
     id, task = ctx.meta.id, ctx.job.task
     lines.write("S", id, task)
     try:
-        yield json.loads(ctx.job.payload or b"{}")
+        payload = ctx.job.payload
+        yield json.loads(payload) if payload.startswith(b"{") else {}
     except BaseException:
         lines.write("X", id, task)
         raise
@@ -155,7 +156,7 @@ async def after(payload: bytes, ctx: JobCtx) -> None:
         pass
 
 
-async def tick(payload: bytes, ctx: JobCtx) -> None:
+async def tick(ctx: JobCtx) -> None:
     """A schedule's job."""
     with told(ctx):
         pass
@@ -171,7 +172,7 @@ def heard(ctx: JobCtx) -> None:
     """A success_cb, so that the point of the callbacks is reached."""
 
 
-for handler in (work, thread, block, gil, first_waits, first_waits_in_thread, poison, neighbour, step, member, after, tick):
+for handler in (work, thread, block, gil, first_waits, first_waits_in_thread, poison, neighbour, step, member, after):
     srv.register_task(handler.__name__, handler)
 srv.register_task("callback", callback)
 srv.register_task("flaky", flaky, max_retries=3, backoff=0.05)
@@ -179,14 +180,9 @@ srv.register_task("heard", work, success_cb=heard)
 srv.register_task("impatient", thread, timeout=0.5, max_retries=1, backoff=0.05)
 for name in extra_tasks:
     if name == "every-second":
-        srv.task(name=name, schedule="@every 1s")(lambda ctx: _tick(ctx))
+        srv.task(name=name, schedule="@every 1s")(tick)
     else:
         srv.register_task(name, plain)
-
-
-def _tick(ctx: JobCtx) -> None:
-    with told(ctx):
-        pass
 
 
 def job(task: str, id: str | None = None, **options: Any) -> Job[Any]:

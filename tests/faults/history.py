@@ -177,8 +177,18 @@ class Writer:
         os.write(self._fd, line.encode())
 
 
-def judge(history: History, accepted: Collection[str], kills: Sequence[Kill] = (), attempted: Collection[str] = ()) -> Verdict:
-    """Every accepted id is lost, done, done twice or unexpected. `attempted`: not acknowledged, may be done or not."""
+def judge(
+    history: History,
+    accepted: Collection[str],
+    kills: Sequence[Kill] = (),
+    attempted: Collection[str] = (),
+    *,
+    retries: bool = False,
+) -> Verdict:
+    """Every accepted id is lost, done, done twice or unexpected. `attempted`: not acknowledged, may be done or not.
+
+    `retries`: a run after one that was left by an error needs no kill to explain it.
+    """
     known = set(accepted)
     dead = {kill.pid: kill.at for kill in kills}
     verdict = Verdict(len(known), kills=len(kills), held=sum(kill.held for kill in kills))
@@ -193,9 +203,10 @@ def judge(history: History, accepted: Collection[str], kills: Sequence[Kill] = (
             verdict.twice.append(id)
     for runs in history.runs.values():
         for before, run in zip(runs, runs[1:], strict=False):
-            verdict.extra.append(run)
-            if before.pid not in dead or dead[before.pid] > run.start:
-                verdict.unexplained.append(run)
+            if not (retries and before.end is not None and not before.done):
+                verdict.extra.append(run)
+                if before.pid not in dead or dead[before.pid] > run.start:
+                    verdict.unexplained.append(run)
             end = dead.get(before.pid) if before.end is None else before.end
             if end is None or end > run.start:
                 verdict.overlapping.append((before, run))

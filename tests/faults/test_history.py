@@ -98,6 +98,13 @@ def test_a_process_that_runs_a_job_again() -> None:
     assert (verdict.lost, len(verdict.extra), verdict.overlapping) == ([], 1, [])
 
 
+def test_a_retry_is_not_an_extra_run() -> None:
+    runs = history("S a 1 1", "X a 1 2", "S a 1 3", "E a 1 4", "S a 2 5", "E a 2 6")
+    verdict = judge(runs, ["a"], retries=True)
+    assert [run.start for run in verdict.extra] == [5]
+    assert len(judge(runs, ["a"]).extra) == 2
+
+
 def test_the_order_of_a_chain() -> None:
     assert chain_faults(history("S a 1 1", "E a 1 2", "S b 1 2", "E b 1 3"), ["a", "b"]) == []
     assert chain_faults(history("S a 1 1", "E a 1 2", "S b 2 1", "E b 2 3"), ["a", "b"]) != []

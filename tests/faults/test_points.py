@@ -6,7 +6,6 @@ dies, so what it held and what it had stored can be read exactly: no more runs a
 
 from __future__ import annotations
 
-import asyncio
 import signal
 import time
 from datetime import UTC, datetime, timedelta
@@ -53,14 +52,6 @@ async def finish(fleet: Fleet, srv: Server, ids: list[str], within: float = PATI
     return [*ids, *{run.id for run in fleet.history().all("every-second")}]
 
 
-def check_flaky(fleet: Fleet, ids: list[str]) -> list[str]:
-    """Those that fail once are entered once more, which no kill has to explain; the other ids."""
-    flaky = {id for id in ids if "-f" in id}
-    for id in flaky:
-        assert [run.done for run in fleet.history().of(id) if run.end is not None] in ([False, True], [False, False, True])
-    return [id for id in ids if id not in flaky]
-
-
 async def dead(fleet: Fleet, process: Process) -> Kill:
     """It has died by its own hand; it holds what it held."""
     await fleet.until(lambda: process.code is not None, "the point was not passed")
@@ -88,11 +79,7 @@ async def test_workers_die_at_a_point(fleet: Fleet, point: str) -> None:
     ids = await finish(fleet, srv, ids)
     history = fleet.history()
     assert {id: len(history.of(id)) for id in stored} == stored  # what was stored is not run again
-    rest = check_flaky(fleet, ids)
-    verdict = judge(history, rest, fleet.kills, ids)
-    flaky = [run for run in verdict.unexplained if "-f" in run.id]
-    verdict.unexplained = [run for run in verdict.unexplained if run not in flaky]
-    verdict.extra = [run for run in verdict.extra if "-f" not in run.id]
+    verdict = judge(history, ids, fleet.kills, retries=True)
     print(f"F2 {point}: {verdict}")
     verdict.check()
     if point in NOT_ENTERED:
@@ -149,11 +136,8 @@ async def test_an_answer_that_is_lost_strands_nothing(fleet: Fleet, point: str, 
     ids += await put_work(srv, "a")
     worker = fleet.worker(f"{point}:{action}", tasks=tasks)
     await fleet.until(lambda: "fault point" in worker.log or action in worker.log, "the point was not passed", 20)
-    await asyncio.sleep(0)
     ids = await finish(fleet, srv, ids, 20)
     assert worker.code is None
-    rest = check_flaky(fleet, ids)
-    verdict = judge(fleet.history(), rest, fleet.kills, ids)
-    extra = [run for run in verdict.extra if "-f" not in run.id]
-    assert extra == []
-    assert verdict.lost == verdict.unexpected == verdict.overlapping == []
+    verdict = judge(fleet.history(), ids, fleet.kills, retries=True)
+    verdict.check()
+    assert verdict.extra == []

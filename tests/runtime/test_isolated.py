@@ -88,10 +88,16 @@ def hog(payload, ctx):
     (HERE / "pid").write_text(str(os.getpid()))
     ctypes.PyDLL(None).usleep(60_000_000)
 
+async def chatty(payload, ctx):
+    (HERE / "pid").write_text(str(os.getpid()))
+    while True:
+        await ctx.progress(1, 2)
+        await asyncio.sleep(0)
+
 def heard(ctx, error):
     (HERE / "heard").write_text(f"{type(error).__name__}: {error}")
 
-for handler in (where, raises, last, snoozes, dies, says, cleans_up, hog):
+for handler in (where, raises, last, snoozes, dies, says, cleans_up, hog, chatty):
     srv.register_task(handler.__name__, handler, max_retries=2, backoff=0.01, failed_cb=heard)
 """
 
@@ -206,12 +212,13 @@ async def test_a_cancelled_run_may_clean_up(server: Server, tmp_path: Path) -> N
         assert not alive(pid)
 
 
-async def test_a_timeout_ends_the_process_of_a_handler_that_blocks_it(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("task", ["hog", "chatty"])
+async def test_a_timeout_ends_the_process(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str
 ) -> None:
     monkeypatch.setattr(isolated, "PATIENCE", 0.3)
     async with working(server):
-        await server.enqueue(Job("hog", id="job", timeout=0.3, max_retries=0))
+        await server.enqueue(Job(task, id="job", timeout=0.3, max_retries=0))
         pid = await running(tmp_path)
         message = await server.wait("job", 10)
         assert (message.meta.status, message.meta.prev_err) == (Status.FAILED, "TimeoutError: timed out after 0.3 s")

@@ -26,25 +26,43 @@ def good_task(srv: Server) -> None:
     srv.register_task("good", lambda payload, ctx: None)
 
 
-async def test_unknown_task_is_parked_and_unparked(make: Make) -> None:
-    first, second = make(), make()
-    good_task(first)
-    async with working(first):
-        unknown = await first.enqueue(Job("unknown"))
-        good = await first.enqueue(Job("good"))
-        assert (await first.wait(good, 10)).meta.status is Status.SUCCESSFUL
-        assert "'unknown'" in await until(lambda: parked(first, unknown))
-        meta = (await first.get_job(unknown)).meta
-        assert (meta.status, meta.retried, meta.deaths) == (Status.QUEUED, 0, 0)
-        second.register_task("unknown", lambda payload, ctx: ctx.save(b"known"))
-        good_task(second)
-        async with working(second):
-            # the first worker may take it once more and park it again; the second announces the task only when it starts
-            meta = (await first.wait(unknown, 10)).meta if not await parked(first, unknown) else None
-    if meta is None:
-        async with working(second):
-            meta = (await first.wait(unknown, 10)).meta
-    assert meta.status is Status.SUCCESSFUL
+async def test_unknown_task_is_parked_and_run_by_who_knows_it(make: Make) -> None:
+    """A rolling deploy: the old worker lives on beside the new one, and may take the job again before it does."""
+    old, new = make(), make()
+    good_task(old)
+    async with working(old):
+        ids = await old.enqueue_many([Job("unknown") for _ in range(8)])
+        good = await old.enqueue(Job("good"))
+        assert (await old.wait(good, 10)).meta.status is Status.SUCCESSFUL
+        for id in ids:
+            assert "'unknown'" in await until(lambda id=id: parked(old, id))
+            meta = (await old.get_job(id)).meta
+            assert (meta.status, meta.retried, meta.deaths) == (Status.QUEUED, 0, 0)
+        new.register_task("unknown", lambda payload, ctx: ctx.save(b"known"))
+        good_task(new)
+        async with working(new):
+            for id in ids:
+                assert (await old.wait(id, 30)).meta.status is Status.SUCCESSFUL
+
+
+async def test_an_announced_task_is_offered_again(make: Make) -> None:
+    """The one that knows the task announced it before the one that does not took the job."""
+    old, new = make(default_concurrency=1), make(default_concurrency=1)
+    good_task(old)
+    new.register_task("unknown", lambda payload, ctx: None)
+    async with working(new):
+        await new.wait(await new.enqueue(Job("unknown")), 10)
+    async with working(old):
+        id = await old.enqueue(Job("unknown"))
+        await until(lambda: parked(old, id))
+    await until(lambda: ready(new, id))
+
+
+async def ready(srv: Server, id: str) -> bool:
+    engine = await engine_of(srv)
+    await engine.promote()
+    row = (await engine.get([id]))[0]
+    return row is not None and row.state is State.READY
 
 
 async def test_a_task_registered_while_running_unparks(srv: Server) -> None:

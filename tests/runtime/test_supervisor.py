@@ -143,6 +143,21 @@ async def test_a_second_signal_skips_the_grace(make: Make) -> None:
     assert [message.meta.id for message in await fleet.server.get_pending()] == ["job"]
 
 
+async def test_a_signal_for_every_process_of_the_service_is_one_drain(make: Make) -> None:
+    fleet = make(max_deaths=1)  # so the job runs in a process of its own, which gets the signal too
+    supervisor = fleet.start(processes=1)
+    await fleet.server.enqueue(Job("hold", id="job"))
+    await fleet.started("job")
+    for pid in fleet.processes():
+        os.kill(pid, signal.SIGTERM)
+    await fleet.until(lambda: fleet.history("draining"), "the drain")
+    for pid in set(fleet.processes()) - {supervisor.pid}:
+        os.kill(pid, signal.SIGTERM)
+    fleet.tell("go-job")
+    assert await fleet.exit(supervisor) == 0
+    assert (await fleet.server.get_job("job")).meta.status is Status.SUCCESSFUL
+
+
 async def test_a_child_full_of_stuck_threads_is_replaced(make: Make) -> None:
     fleet = make(default_concurrency=1)
     fleet.start(processes=1, grace=0.5)

@@ -19,7 +19,7 @@ from ..core.status import Status
 from ..errors import InvalidJob, JobCancelled, JobFailed
 from ..server import Server
 from . import near
-from .job import readable
+from .job import decoded, readable
 from .target import Target, target_options
 from .terminal import from_ms
 
@@ -66,6 +66,11 @@ def enqueue(
 
     Each argument is JSON, or text if it is not JSON; a task of the byte level takes one, as it is.
     """
+    for arg in args:
+        if arg.startswith("-") and isinstance(_value(arg), str):
+            raise click.UsageError(
+                f"no such option: {arg}; an argument that begins with - is written as JSON, '{json(arg)}'"
+            )
     srv = target.app(app)
     if task not in (known := srv.get_tasks()):
         names = f" It has {', '.join(known)}." if known else " It has none."
@@ -116,12 +121,17 @@ async def _enqueue(srv: Server, task: str, args: Sequence[str], options: Mapping
     if meta.status is Status.FAILED:
         last = meta.errors[-1] if meta.errors else None
         raise JobFailed(id, last.type, last.message) if last else JobFailed(id, "", meta.prev_err)
-    click.echo("null" if result is None else _as_json(result))
+    click.echo("null" if result is None else _printed(result))
 
 
-def _as_json(result: bytes) -> str:
+def json(value: Any) -> str:
+    """In one line."""
+    return msgspec.json.encode(value).decode()
+
+
+def _printed(result: bytes) -> str:
     """A result that is msgpack as JSON, any other as `tasqueue job` would show it."""
     try:
-        return msgspec.json.encode(msgspec.msgpack.decode(result)).decode()
+        return json(decoded(result))
     except (msgspec.DecodeError, TypeError, ValueError):
         return readable(result)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import os
 import pkgutil
 import sys
@@ -46,7 +47,7 @@ def load_app(spec: str) -> Any:
                 part, dir(found)
             )
             raise CannotLoad(f"{spec!r}: {where} {name!r} has no attribute {part!r}{hint}") from None
-    if not is_server(found) and callable(found):
+    if not is_server(found) and callable(found) and _without_arguments(found):
         found = found()
     if not is_server(found):
         raise CannotLoad(f"{spec!r} is {type(found).__name__} {str(found)[:80]!r}, not a tasqueue.Server")
@@ -56,6 +57,14 @@ def load_app(spec: str) -> Any:
 def is_server(value: Any) -> bool:
     """Whether it is a Server (this ring cannot import the class)."""
     return any(f"{cls.__module__}.{cls.__qualname__}" == "tasqueue.server.Server" for cls in type(value).__mro__)
+
+
+def _without_arguments(factory: Any) -> bool:
+    try:
+        inspect.signature(factory).bind()
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _import(spec: str, name: str) -> ModuleType:
@@ -89,7 +98,7 @@ def _only_server(spec: str, module: ModuleType) -> Any:
 
 
 def _similar(name: str, names: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(names), 3, 0.5)
+    close = difflib.get_close_matches(name, list(names), 3, 0.6)
     return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 

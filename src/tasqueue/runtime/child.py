@@ -68,7 +68,7 @@ class Child:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop)
         if self._orphaned:
-            worker.stop()
+            self._stop()
         await worker.run()
         threading.Thread(target=self._last_resort, args=(LAST_RESORT,), daemon=True).start()
         if worker.left_behind:
@@ -85,8 +85,9 @@ class Child:
         self._board.set_state(State.RUNNING)
 
     def _stop(self) -> None:
-        self._board.set_state(State.DRAINING)
-        if self._worker is not None:
+        """Drain. Again: nothing, since a service manager may signal every process, and the supervisor does too."""
+        if self._worker is not None and not self._worker.draining:
+            self._board.set_state(State.DRAINING)
             self._worker.stop()
 
     def _recycle(self, why: str) -> None:

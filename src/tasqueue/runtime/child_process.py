@@ -66,8 +66,8 @@ class Process:
         while self.code is None:
             try:
                 pid, status = os.waitpid(self.pid, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
-            except ChildProcessError:  # somebody else in this process waited for it
-                pid, status = self.pid, 0
+            except ChildProcessError:  # the app has waited for it, so nobody knows how it ended
+                pid, status = self.pid, 255 << 8
             if pid == 0:
                 return
             if os.WIFSTOPPED(status):

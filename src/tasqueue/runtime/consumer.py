@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
+from msgspec.structs import replace
 
 from .. import faults
 from ..client.registry import TaskDef
@@ -25,6 +26,8 @@ from .lane import Active
 from .service import log
 from .settler import BACKLOG
 
+FIRST_OFFER, LAST_OFFER = 1_000, 60_000
+"""Milliseconds between the times that a parked job is offered to workers that may know it."""
 LAST_ANSWER = 1.0
 """Seconds that the answer to the last claim may take."""
 ALONE = "!alone"
@@ -52,6 +55,7 @@ class Consumer:
         self._number = 0
         self._hungry = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._unknown: list[Run] = []
         self._claiming = False
         self._stopped = False
         self._nap: asyncio.Future[None] | None = None
@@ -86,8 +90,8 @@ class Consumer:
                     await self._hungry.wait()
                     continue
                 claim = await self._claim(wants)
-                if claim is not None and sum(map(_one, claim.leases)) < sum(wants.values()):
-                    await self._sleep(wants, claim.next_due)
+                if claim is not None and len(claim.leases) < sum(wants.values()):
+                    await self._sleep(_short(wants, claim.leases), claim.next_due)
             except EngineUnavailable as error:
                 log.warning("consumer: %s; trying again", error)
                 await asyncio.sleep(0.25)
@@ -125,25 +129,28 @@ class Consumer:
         """None: the incarnation was lost meanwhile, whatever it claimed is no longer ours; or it is time to stop."""
         crew = self.crew
         worker = crew.worker
-        self._number += 1
+        number = self._number + 1
         if faults.active:
             faults.point("W1.before_claim")
         self._claiming = True
         try:
             while True:
                 try:
-                    claim = await crew.engine.claim(worker, self._number, wants)
+                    claim = await crew.engine.claim(worker, number, wants)
                     break
                 except WorkerGone:
                     self._lost(worker)
                     return None
                 except EngineUnavailable as error:
                     log.warning("claim: %s; asking again under the same number", error)
-                    await asyncio.sleep(0.25)
-                    if worker != crew.worker:
-                        return None
+                except Exception:
+                    log.exception("claim failed; asking again under the same number")
+                await asyncio.sleep(0.25)
+                if worker != crew.worker:
+                    return None
         finally:
             self._claiming = False
+        self._number = number  # only now: whatever else was raised, the next claim asks for this one's answer again
         if worker != crew.worker:
             return None
         if self._stopped:
@@ -154,6 +161,8 @@ class Consumer:
             if faults.active:
                 faults.point("W3.decoded")
             self._distribute(claim.leases)
+            if self._unknown:
+                await self._park_unknown()
         return claim
 
     def _distribute(self, leases: Sequence[Lease]) -> None:
@@ -192,7 +201,8 @@ class Consumer:
         except codec.NewerVersion as error:
             if self._waited_enough(lease):
                 return self._refuse(lease, "NewerVersion", f"{error}; nobody else took it")
-            self._put(park(lease, Unrunnable(f"version:{error.version}", f"newer version: {error}"), self._policy))
+            reason = Unrunnable(f"version:{error.version}", f"newer version: {error}")
+            self._put(park(lease, reason, self._patience(lease, True)))
             return None
         task = crew.registry.tasks.get(spec.task)
         policy = self._policies.get(spec.task) or self._make_policy(spec.task, task)
@@ -200,7 +210,7 @@ class Consumer:
             policy = _with_retries(policy, spec.max_retries)
         run = Run(lease, spec, tail, policy, crew.worker, self._queue_of)
         if task is None:
-            self._park(run)
+            self._unknown.append(run)
             return None
         if lease.deaths and lease.deaths >= crew.max_deaths - 1 or crew.max_deaths == 1:
             return self._last_run(run)
@@ -220,7 +230,16 @@ class Consumer:
         crew.alone_queue = lease.queue
         return None
 
-    def _park(self, run: Run) -> None:
+    async def _park_unknown(self) -> None:
+        runs, self._unknown = self._unknown, []
+        try:
+            announced = set(await self.crew.engine.tasks())
+        except EngineUnavailable:  # as if they were: then they are offered again soon
+            announced = {run.spec.task for run in runs}
+        for run in runs:
+            self._park(run, run.spec.task in announced)
+
+    def _park(self, run: Run, announced: bool) -> None:
         name, lease = run.spec.task, run.lease
         if self._waited_enough(lease):
             message = f"no worker that serves queue {lease.queue!r} knew task {name!r} within {self._policy.park_for / 1000:g} s"
@@ -228,7 +247,16 @@ class Consumer:
             return
         log.warning("job %r: task %r is not registered here; parked until a worker announces it", lease.id, name)
         reason = f"task {name!r} is not known to the worker that took it"
-        self._put(decide(run, Unrunnable(f"task:{name}", reason), self._now(), self.crew.ports.rand))
+        self._put(park(lease, Unrunnable(f"task:{name}", reason), self._patience(lease, announced)))
+
+    def _patience(self, lease: Lease, announced: bool) -> Policy:
+        """For how long to park it, counted from when it first was. Where a worker that can run it may live beside this one (a
+        rolling deploy), nobody will announce it again: so it is offered again soon, then ever more seldom."""
+        if not announced:
+            return self._policy
+        parked = 0 if lease.parked_at is None else max(0, self._now() - lease.parked_at)
+        until = parked + min(max(parked, FIRST_OFFER), LAST_OFFER)
+        return replace(self._policy, park_for=min(until, self._policy.park_for))
 
     def _waited_enough(self, lease: Lease) -> bool:
         return lease.parked_at is not None and self._now() - lease.parked_at >= self._policy.park_for
@@ -257,7 +285,7 @@ class Consumer:
         return int(self.crew.ports.now() * 1000)
 
     async def _sleep(self, queues: Mapping[str, int], until: int | None) -> None:
-        """Until there may be work in these queues, or a slot of another one falls idle."""
+        """Until there may be work in these queues, which are empty, or a slot of another one falls idle."""
         nap = self._nap = asyncio.ensure_future(self.crew.engine.wait(list(queues), until))
         self._asleep = queues
         if self._hungry.is_set():
@@ -288,5 +316,9 @@ def _with_retries(policy: Policy, max_retries: int) -> Policy:
     return Policy(max_retries, policy.backoff, policy.result_ttl, policy.failed_ttl, policy.park_for)
 
 
-def _one(_lease: Lease) -> int:
-    return 1
+def _short(wants: Mapping[str, int], leases: Sequence[Lease]) -> Mapping[str, int]:
+    """The queues that had less than was asked for: in the others there may be more, and nothing need happen before it is claimed."""
+    left = dict(wants)
+    for lease in leases:
+        left[lease.queue] -= 1
+    return {queue: n for queue, n in left.items() if n > 0}

@@ -212,7 +212,7 @@ class Isolator:
                     else:
                         started, limit = True, mono() + active.timeout if active.timeout else 0.0
                     message = asyncio.ensure_future(child.receive())
-                elif limit and mono() > limit:
+                if limit and mono() > limit:
                     if not started:
                         return None
                     log.warning("job %r (task %r) is past its timeout", active.run.lease.id, active.task.name)

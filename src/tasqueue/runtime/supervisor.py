@@ -111,7 +111,12 @@ class Supervisor:
         """One child after another, until one ends because it was asked to."""
         quick = 0
         while not self._stopping.is_set():
-            child = self._start()
+            try:
+                child = self._start()
+            except OSError as error:
+                log.error("starting a worker process: %s; trying again", error)
+                await self._pause(1.0)
+                continue
             await child.gone.wait()
             started = child.board.state is not State.STARTING
             self._bury(child)
@@ -137,8 +142,11 @@ class Supervisor:
                     self._gave_up = True
                     self.stop()
                     return
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), pause)
+            await self._pause(pause)
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), seconds)
 
     def _start(self) -> Process:
         child = Process(self._config, self._now())
@@ -150,8 +158,10 @@ class Supervisor:
         """It is gone: see to what it has left."""
         self._children.discard(child)
         worker = child.board.worker
-        crashed = not (child.code in (0, RECYCLE) or child.ending or self._stopping.is_set())
-        if child.code not in (0, RECYCLE):
+        unclean = child.code not in (0, RECYCLE)
+        asked = child.ending or self._stopping.is_set()
+        crashed = unclean and not (asked and child.code in (-signal.SIGTERM, -signal.SIGKILL))
+        if unclean:
             child.sweep()
         if crashed:
             log.error("worker process %d ended: %s", child.pid, child.cause)

@@ -11,7 +11,7 @@ START = 1_000_000_000.0
 
 
 class ManualClock:
-    """`ports` is what code under test takes; `advance` moves its time. Wall and monotonic time start alike and move together."""
+    """`ports` is what code under test takes; `advance` moves its time, wall and monotonic alike."""
 
     def __init__(self, start: float = START, seed: int = 0) -> None:
         self._now = start

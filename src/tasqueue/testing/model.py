@@ -1,21 +1,19 @@
 """The contract once more, as short as it can be said: what a rule machine compares an engine with.
 
-Everything is a scan over a dict of jobs: no index, no structure to get out of step. The order of a queue is a sort by priority
-and place. The clock is the caller's: `now`, in ms.
+Everything is a scan over a dict of jobs: no index to get out of step. The clock is the caller's: `now`, in ms.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import count
 
 import msgspec
 from msgspec.structs import replace
 
 from ..core.codec import pack_results
-from ..core.record import Kind, Link, Record, Schedule, Step, Tick, callback_id
+from ..core.record import Kind, Link, Record, Step, callback_id
 from ..core.status import ENDED, WAITING, State, Status
-
-GAP = 3_000
 
 
 class MJob(msgspec.Struct):
@@ -54,8 +52,8 @@ class MLink(msgspec.Struct):
 class MWorker(msgspec.Struct):
     """A living incarnation."""
 
-    deadline: int
-    lease: int
+    deadline: int = 0
+    lease: int = 0
     last: int = 0
 
 
@@ -67,16 +65,11 @@ class Model:
         self.jobs: dict[str, MJob] = {}
         self.links: dict[str, MLink] = {}
         self.workers: dict[str, MWorker] = {}
-        self.schedules: dict[str, Schedule] = {}
         self.paused: set[str] = set()
         self.forgotten: set[tuple[str, str, int]] = set()
         """Tokens whose END forgot the job: the answer to their repetition is not promised."""
         self._last_reclaim: int | None = None
-        self._counter = 0
-
-    def _next(self) -> int:
-        self._counter += 1
-        return self._counter
+        self._next = count(1).__next__
 
     def ready(self, queue: str) -> list[str]:
         """What could start now, in claim order."""
@@ -85,10 +78,7 @@ class Model:
 
     def held(self, worker: str) -> list[str]:
         """What a worker holds."""
-        running = [(id, job) for id, job in self.jobs.items() if job.state is State.RUNNING and job.token]
-        return [id for id, job in running if job.token and job.token[0] == worker]
-
-    # -- producing and working ----------------------------------------------------------------------------------------
+        return [id for id, job in self.jobs.items() if job.state is State.RUNNING and (job.token or "")[0] == worker]
 
     def submit(self, records: Sequence[Record], links: Sequence[Link] = ()) -> None:
         new = {link.key: MLink(link, {}) for link in links if link.key not in self.links}
@@ -116,7 +106,7 @@ class Model:
         job.state, job.key = State.READY, ""
 
     def register(self, worker: str, lease: int, tasks: Mapping[str, str], version: int) -> None:
-        known = self.workers.setdefault(worker, MWorker(0, 0))
+        known = self.workers.setdefault(worker, MWorker())
         known.deadline, known.lease = self.now + lease, lease
         keys = {f"task:{name}" for name in tasks} | {f"version:{n}" for n in range(version + 1)}
         for job in self.jobs.values():
@@ -197,7 +187,7 @@ class Model:
 
     def reclaim(self) -> list[str]:
         last, self._last_reclaim = self._last_reclaim, self.now
-        if last is None or self.now - last > GAP:
+        if last is None or self.now - last > 3_000:
             for known in self.workers.values():
                 known.deadline = self.now + known.lease
             return []
@@ -205,8 +195,6 @@ class Model:
         for name in dead:
             self.take_back(name, death=True)
         return dead
-
-    # -- chains and groups --------------------------------------------------------------------------------------------
 
     def _tell_link(self, job: MJob) -> None:
         link, record, status = self.links.get(job.record.link), job.record, ENDED[job.state]
@@ -251,8 +239,6 @@ class Model:
             if id in self.jobs and self.jobs[id].state is State.HELD:
                 del self.jobs[id]
 
-    # -- operating ----------------------------------------------------------------------------------------------------
-
     def cancel(self, id: str, ttl: int | None) -> str:
         job = self.jobs.get(id)
         if job is None or job.state in ENDED:
@@ -293,22 +279,8 @@ class Model:
             self._go_on(link)
         return True
 
-    def delete(self, id: str) -> bool:
-        ended = id in self.jobs and self.jobs[id].state in ENDED
-        if ended:
-            del self.jobs[id]
-        return ended
-
     def prune(self) -> None:
         for id in [id for id, job in self.jobs.items() if job.gone_at is not None and job.gone_at <= self.now]:
             del self.jobs[id]
         for link in [link for link in self.links.values() if link.gone_at is not None and link.gone_at <= self.now]:
             self._forget_link(link)
-
-    def fire(self, tick: Tick) -> bool:
-        entry = self.schedules.get(tick.schedule_id)
-        if entry is None or entry.next_at != tick.expect:
-            return False
-        self.submit([tick.record])
-        self.schedules[entry.id] = replace(entry, next_at=tick.next_at, last_at=tick.at)
-        return True

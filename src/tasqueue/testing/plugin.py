@@ -1,4 +1,4 @@
-"""The option of `pytest --pyargs tasqueue.testing.conformance --engine URL`; without those words it adds nothing to pytest."""
+"""The option of `pytest --pyargs tasqueue.testing.conformance --engine URL`; any other run of pytest is left alone."""
 
 from __future__ import annotations
 

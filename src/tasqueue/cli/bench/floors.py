@@ -102,7 +102,7 @@ _SETTLED = "DELETE FROM running WHERE claim = ?"
 class SqliteFloor:
     """A FIFO queue in four narrow tables, of which a job's row is in one at a time beside its record.
 
-    The fastest of the layouts that were tried: rows that change their state in one indexed table cost half as much again.
+    The fastest layout that was tried: rows that change their state in one indexed table cost half as much again.
     """
 
     def __init__(self, path: str) -> None:

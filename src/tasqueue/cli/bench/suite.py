@@ -21,6 +21,7 @@ import msgspec
 
 from ... import __version__
 from ...clock import SYSTEM
+from ...engines.sqlite.durability import file_system
 from ..terminal import from_ms
 from .child import answer, measure, start, until_ready
 from .measures import Case
@@ -175,7 +176,7 @@ def _machine(folder: Path) -> dict[str, str]:
         "cpu": _cpu(),
         "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "file system": _file_system(folder),
+        "file system": file_system(str(folder)),  # what a commit costs depends on it
     }
     return {name: value for name, value in facts.items() if value}
 
@@ -188,16 +189,6 @@ def _cpu() -> str:
     return next(
         (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
     )
-
-
-def _file_system(folder: Path) -> str:
-    """Of the folder with the SQLite files: what a commit costs depends on it."""
-    try:
-        mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines()]
-    except OSError:
-        return ""
-    inside = [(len(at), kind) for at, kind in mounts if folder.resolve().is_relative_to(at)]
-    return max(inside)[1] if inside else ""
 
 
 def _versions() -> dict[str, str]:

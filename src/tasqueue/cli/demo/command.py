@@ -39,12 +39,13 @@ def demo(chaos: bool, limit: int | None) -> None:
             ),
         )
         outcome = asyncio.run(run(found, Path(folder), chaos))
-    show(*_view(outcome, chaos))
+    show(*view(outcome, chaos))
     if not outcome.right:
         raise SystemExit(1)
 
 
-def _view(outcome: Outcome, chaos: bool) -> list[Block]:
+def view(outcome: Outcome, chaos: bool) -> list[Block]:
+    """What came of it; the last line is the verdict."""
     ranking, jobs = outcome.ranking, len(outcome.enqueued)
     blocks: list[Block] = [
         Table(("WORD", ">TIMES"), [(word, f"{times:,}") for word, times in ranking.top]),

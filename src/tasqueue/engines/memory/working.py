@@ -74,7 +74,10 @@ class Working(Base):
                     member.held[job.id] = job
                     leases.append(_lease(job, hold))
             due = _next_due(store, wants)
-        store.hit_points()
+        if faults.active:
+            store.hit_points()
+            if leases:
+                faults.point("W2.claimed")
         return Claim(leases, due)
 
     async def settle(self, worker: str, steps: Sequence[Step]) -> list[bool]:
@@ -107,6 +110,9 @@ class Working(Base):
                     _put_back(store, job, worker, step, now)
         if faults.active:
             store.hit_points()
+            faults.point("W9.settled")
+            if any(step.kind is Kind.RETRY for step in steps):
+                faults.point("R2.rescheduled")
         return accepted
 
     async def beat(self, worker: str, lease: int, info: bytes, progress: Sequence[tuple[str, int, bytes]] = ()) -> Beat:

@@ -82,9 +82,10 @@ class Wake:
         """There was something: look again soon."""
         self._pause = POLL_MIN
 
-    async def event(self) -> None:
-        """Until the next `set`."""
-        await self._event.wait()
+    async def event(self, since: int) -> None:
+        """Until a `set` after `since`."""
+        if self.stamp == since:
+            await self._event.wait()
 
     async def sleep(self, limit: float, since: int) -> None:
         """Until a `set` after `since`; at most `limit` seconds, and a pause that is longer each time."""

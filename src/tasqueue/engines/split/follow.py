@@ -142,7 +142,7 @@ class Following(Base):
                 return
             if link.status is Status.PROCESSING and step.final:
                 # It was cancelled while it was held, and its canceller died before it told the chain.
-                await self._tell(link.key, {step.pos: step}, now)
+                await self._follow([step], now)
                 return
             if step.state is not State.HELD and not step.final:
                 return

@@ -190,9 +190,7 @@ class Leasing(Settling, Scheduling):
         return min(dates, default=None)
 
     async def wait(self, queues: Sequence[str], until: int | None) -> None:
-        """Woken by what this object does itself, by the broker if it has a `wait(queues, timeout)`, else a poll that
-        backs off.
-        """
+        """Woken by what this object does itself, and by a broker's `wait(queues, timeout)`; without one, a poll."""
         if self._work.stamp != self._looked:
             return
         limit = WAIT_MAX if until is None else max(0.0, (until - await self.now()) / 1000)
@@ -201,13 +199,17 @@ class Leasing(Settling, Scheduling):
             await self._work.sleep(limit, self._looked)
             return
         limit = min(limit, WAIT_MAX)
-        calls = [asyncio.ensure_future(self._work.event()), asyncio.ensure_future(ask(queues, limit))]
+        names = [self._store.queue(name) for name in queues]
+        asked = asyncio.ensure_future(self._store.ask(ask(names, limit), limit + self._store.timeout))
+        woken = asyncio.ensure_future(self._work.event(self._looked))
         try:
-            await asyncio.wait(calls, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait((asked, woken), timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+            if asked in done:
+                asked.result()
         finally:
-            for call in calls:
-                call.cancel()
-            await asyncio.gather(*calls, return_exceptions=True)
+            asked.cancel()
+            woken.cancel()
+            await asyncio.gather(asked, woken, return_exceptions=True)
 
 
 def _holds(hand: Hand, id: str, claim: int) -> bool:

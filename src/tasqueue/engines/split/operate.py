@@ -39,6 +39,8 @@ class Operating(Leasing):
                 asked = job.state is State.RUNNING and not holders[job.worker].gone
                 new = replace(job, cancel=True) if asked else ended(job, State.CANCELLED, now, ttl)
                 writes.append((job, entry, new))
+            # Nobody is ever handed a message of a held one, to do again what follows: so it is listed beforehand.
+            await self._list([new for job, _, new in writes if job.state is State.HELD])
             written = await together(self._store.put(new, entry.revision, now) for _, entry, new in writes)
             done = [pair for pair, ok in zip(writes, written, strict=True) if ok]
             open_ = [job.id for (job, _, _), ok in zip(writes, written, strict=True) if not ok]

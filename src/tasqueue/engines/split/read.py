@@ -49,9 +49,8 @@ class Reading(Operating):
             job = (await self._visible([after], now))[0]
             if job is not None and job.queue == queue and could_start(job, now):
                 last = message_id(job.id, job.nonce)
-        broker = self._store.broker
         while len(rows) < limit:
-            messages = await self._store.ask(broker.get_pending(queue, AT_ONCE, last))
+            messages = await self._store.pending(queue, last)
             rows.extend(await self._startable(messages, now))
             if len(messages) < AT_ONCE:
                 break

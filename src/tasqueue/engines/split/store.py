@@ -194,6 +194,10 @@ class Store:
 
     # -- messages -----------------------------------------------------------------------------------------------------
 
+    def queue(self, name: str) -> str:
+        """A queue as the broker knows it."""
+        return f"{self.namespace}:{name}"
+
     async def send(self, orders: Sequence[tuple[Order, Job]]) -> None:
         """Store each order in its job's queue, due as the job is: one call per queue."""
         queues: dict[str, list[Message]] = {}
@@ -205,7 +209,7 @@ class Store:
 
     async def _enqueue(self, queue: str, messages: Sequence[Message]) -> None:
         for at in range(0, len(messages), AT_ONCE):
-            await self.ask(self.broker.enqueue(queue, messages[at : at + AT_ONCE]))
+            await self.ask(self.broker.enqueue(self.queue(queue), messages[at : at + AT_ONCE]))
 
     async def expand(self, orders: Sequence[Order]) -> None:
         """Store each expander in the queue of the first of its jobs that can start."""
@@ -216,9 +220,13 @@ class Store:
             queues.setdefault(first.queue, []).append(message)
         await together(self._enqueue(queue, batch) for queue, batch in queues.items())
 
+    async def pending(self, queue: str, after: str | None) -> Sequence[Message]:
+        """A page of the messages that could be consumed now, in order."""
+        return await self.ask(self.broker.get_pending(self.queue(queue), AT_ONCE, after))
+
     async def consume(self, queue: str, limit: int, lease: int) -> Sequence[Delivery]:
         """At most `limit` messages, leased for that many ms."""
-        return await self.ask(self.broker.consume(queue, limit, lease / 1000))
+        return await self.ask(self.broker.consume(self.queue(queue), limit, lease / 1000))
 
     async def extend(self, leases: Iterable[tuple[Delivery, int]]) -> None:
         """Hold on to each for so many ms more; then it comes back to its old place."""

@@ -1,9 +1,8 @@
 """The SQLite engine: one file, used by any number of processes of one machine.
 
-To read it: `sql/schema.sql` (what is kept, and the places where a job can be), `lane` (how calls share transactions), `working` and
-`settling` (the hot path), `links`, `operating`, `reading`, `wake` (how sleepers learn of news), `database` (connections, migrations,
-checkpoints), `errors`.
-"""
+To read it: `sql/schema.sql` (what is kept, and the places where a job can be), `lane` (how calls share transactions),
+`working` and `settling` (the hot path), `links`, `operating`, `reading`, `wake` (how sleepers learn of news),
+`database` (connections, migrations, checkpoints), `errors`."""
 
 from __future__ import annotations
 
@@ -21,7 +20,8 @@ __all__ = ["FileUnusable", "SqliteEngine"]
 
 
 class SqliteEngine(Working, Settling, Operating, Reading):
-    """A namespace of tables in a database file. `synchronous`: SQLite's pragma of that name, for what must be durable."""
+    """A namespace of tables in a database file. `synchronous`: SQLite's pragma of that name, for what must be
+    durable."""
 
     capabilities = Capabilities()
 
@@ -39,9 +39,13 @@ class SqliteEngine(Working, Settling, Operating, Reading):
         open.poller.close()
         for lane in (open.writer, open.reader):
             if lane is not None and open.loop is asyncio.get_running_loop():
-                await lane.stop()
+                await lane.stop(self._timeout + 1)
 
     def twin(self) -> SqliteEngine:
         return SqliteEngine(
-            self._path, namespace=self._namespace, timeout=self._timeout, ports=self._ports, synchronous=self._synchronous
+            self._path,
+            namespace=self._namespace,
+            timeout=self._timeout,
+            ports=self._ports,
+            synchronous=self._synchronous,
         )

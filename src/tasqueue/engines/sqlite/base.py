@@ -1,10 +1,12 @@
-"""What all verbs of the SQLite engine start from: its lanes, its poller, and the one way to post a call and wait for the answer."""
+"""What all verbs of the SQLite engine start from: its lanes, its poller, and the one way to post a call and wait for
+the answer."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from ...clock import Ports
@@ -33,12 +35,19 @@ class _Open:
         self.reader = reader
         self.poller = poller
 
+    def abandon(self) -> None:
+        """The loop has been closed: nobody waits any more."""
+        self.poller.close()
+        for lane in (self.writer, self.reader):
+            if lane is not None:
+                lane.abandon()
+
 
 class Base(Engine):
     """The state of one engine object; the verbs are in `working`, `operating` and `reading`."""
 
     def __init__(self, path: str, *, namespace: str, timeout: float, ports: Ports, synchronous: str = "FULL") -> None:
-        self.url = f"sqlite:///{path}"
+        self.url = f"sqlite:///{path}" + ("" if namespace == "tasqueue" else f"?namespace={namespace}")
         self._path = path
         self._namespace = namespace
         self._timeout = timeout
@@ -60,19 +69,17 @@ class Base(Engine):
             if open.pid != os.getpid():
                 _abandoned.append(open)
             elif not open.loop.is_closed():
-                raise RuntimeError("this engine belongs to another event loop that is still running; use twin() for this one")
+                raise RuntimeError(
+                    "this engine belongs to another event loop that is still running; use twin() for this one"
+                )
             else:
-                open.writer.abandon()
-                if open.reader is not None:
-                    open.reader.abandon()
+                open.abandon()
         writer = self._lane(loop, writes=True)
-        self._now_open = open = _Open(
-            loop, writer, None, Poller(self._path, self._sql, loop, self._now, self._over)
-        )
+        self._now_open = open = _Open(loop, writer, None, Poller(self._path, self._sql, loop, self._now, self._over))
         return open
 
     def _lane(self, loop: asyncio.AbstractEventLoop, *, writes: bool) -> Lane:
-        rang = (lambda path=self._path: ring(path)) if writes else None
+        rang = partial(ring, os.path.realpath(self._path)) if writes else None
         return Lane(self._path, self._sql, self._ports, loop, synchronous=self._synchronous, rang=rang)
 
     async def _write(

@@ -1,10 +1,10 @@
 """A connection to the file: its settings, the schema and its migrations, and the checkpoints of the write-ahead log.
 
-Checkpoints are ours alone (`wal_autocheckpoint` is 0 on every connection), and one is only ever made by a process that holds
-the write lock, on a second connection. So no two run at a time, none runs beside a commit, and nobody needs to be elected: the
-role is held for as long as the lock, and a killed process drops it. That keeps clear of the "WAL-reset" bug of SQLite before
-3.51.3, which needs a commit during a checkpoint to damage the file (https://sqlite.org/wal.html#walresetbug).
-"""
+Checkpoints are ours alone (`wal_autocheckpoint` is 0 on every connection), and one is only ever made by a process
+that holds the write lock, on a second connection. So no two run at a time, none runs beside a commit, and nobody
+needs to be elected: the role is held for as long as the lock, and a killed process drops it. That keeps clear of the
+"WAL-reset" bug of SQLite before 3.51.3, which needs a commit during a checkpoint to damage the file
+(https://sqlite.org/wal.html#walresetbug)."""
 
 from __future__ import annotations
 
@@ -27,10 +27,12 @@ WAL_LIMIT = 8 << 20
 WAL_IDLE = 256 << 10
 """The same when there is nothing else to do."""
 CACHE_KIB = 16_000
+UNUSED = 2_000
+"""Pages of 4 KiB."""
 
 # Tried, and left out, since they gained nothing that could be told from the noise: mmap_size, page_size 8192 and 16384,
-# a cache of 64 MB, locking the file exclusively for a lone process (which would shut others out). secure_delete, on in Debian's
-# build, costs a tenth: it overwrites with zeros what is deleted.
+# a cache of 64 MB, locking the file exclusively for a lone process (which would shut others out). secure_delete, on
+# in Debian's build, costs a tenth: it overwrites with zeros what is deleted.
 
 
 def check_synchronous(value: str) -> str:
@@ -57,8 +59,8 @@ def connect(path: str, *, synchronous: str, readonly: bool = False) -> sqlite3.C
                 f"{path}: the write-ahead log cannot be used here (journal mode {mode}); keep the file on a local file system"
             )
         run("PRAGMA wal_autocheckpoint = 0")
-        # The log's file is kept at this size and written anew from its beginning, which saves the file system a good deal of work;
-        # so it is larger only when so much of it is in use.
+        # The log's file is kept at this size and written anew from its beginning, which saves the file system a good
+        # deal of work; so it is larger only when so much of it is in use.
         run(f"PRAGMA journal_size_limit = {WAL_LIMIT}")
         run(f"PRAGMA synchronous = {synchronous}")
         run("PRAGMA fullfsync = ON")  # macOS: fsync alone does not reach the disk
@@ -137,6 +139,15 @@ class File:
             return 0
 
 
+def give_back_pages(connection: sqlite3.Connection) -> bool:
+    """Let the file shrink a little when much of it is unused, as after a backlog. Whether it did."""
+    if connection.execute("PRAGMA freelist_count").fetchone()[0] < UNUSED:
+        return False
+    before = connection.execute("PRAGMA page_count").fetchone()[0]
+    connection.execute(f"PRAGMA incremental_vacuum({UNUSED})").fetchall()
+    return connection.execute("PRAGMA page_count").fetchone()[0] < before
+
+
 def shrink(writer: sqlite3.Connection, touch: str) -> None:
     """After a checkpoint: begin the log anew at no more than it needs."""
     writer.execute("PRAGMA journal_size_limit = 0")
@@ -147,7 +158,8 @@ def shrink(writer: sqlite3.Connection, touch: str) -> None:
 
 
 def checkpoint(writer: sqlite3.Connection, second: sqlite3.Connection) -> bool:
-    """Move the log into the file; the next commit begins it anew. False: others are writing, or a reader still needs it."""
+    """Move the log into the file; the next commit begins it anew. False: others are writing, or a reader still needs
+    it."""
     try:
         writer.execute("BEGIN IMMEDIATE")
     except sqlite3.OperationalError:

@@ -1,8 +1,7 @@
 """What SQLite's error codes mean to a user: what is wrong with which file, and the way out.
 
-What heals by itself is an `EngineUnavailable`; what somebody must mend is a `FileUnusable`. Either way the engine object goes on:
-the next call tries anew.
-"""
+What heals by itself is an `EngineUnavailable`; what somebody must mend is a `FileUnusable`. Either way the engine
+object goes on: the next call tries anew."""
 
 from __future__ import annotations
 
@@ -14,10 +13,12 @@ from ...errors import EngineUnavailable, TasqueueError
 
 
 class FileUnusable(TasqueueError):
-    """The database file cannot be used as it is: no database, damaged, not writable, in a folder that does not exist."""
+    """The database file cannot be used as it is: no database, damaged, not writable, in a folder that does not exist.
+    The database file cannot be used as it is: no database, damaged, not writable, in a folder that does not exist."""
 
 
-BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
+FULL = sqlite3.SQLITE_FULL
 
 
 def code(error: sqlite3.Error) -> int:
@@ -43,11 +44,11 @@ def translate(error: sqlite3.Error, path: str) -> TasqueueError:
     what = code(error)
     if what in BUSY:
         return EngineUnavailable(f"{path}: locked by another process ({error}); try again")
-    if what == sqlite3.SQLITE_FULL:
+    if what == FULL:
         return EngineUnavailable(
             f"{path}: the disk is full, nothing of this call was stored ({error}); make room, and it works again by itself"
         )
-    if what in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PROTOCOL):
+    if what in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM):
         return EngineUnavailable(
             f"{path}: reading or writing failed ({_detail(error)}); the disk may be full, failing or gone: see the system's log"
         )
@@ -85,5 +86,6 @@ def _detail(error: sqlite3.Error) -> str:
 
 
 def writable(path: str) -> bool:
-    """Whether this process may write the file, or create it. (SQLite opens a file that it cannot write without a word.)"""
+    """Whether this process may write the file, or create it. (SQLite opens a file that it cannot write without a
+    word.)"""
     return os.access(path, os.W_OK) if Path(path).exists() else True

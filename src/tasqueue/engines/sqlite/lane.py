@@ -1,8 +1,9 @@
-"""A thread with a connection of its own, that runs what is posted to it: whatever waits at the same moment shares one transaction.
+"""A thread with a connection of its own, that runs what is posted to it: whatever waits at the same moment shares one
+transaction.
 
-An `Op` is a function of a `Tx`. In the writing lane each has a savepoint when it is not alone, so that one that fails does not undo
-its neighbours. The invariant: an op is answered only after the commit that holds it, and one whose caller has gone (cancelled, or
-told `EngineUnavailable` because the time was up) before it began is never begun.
+An `Op` is a function of a `Tx`. In the writing lane each has a savepoint when it is not alone, so that one that fails
+does not undo its neighbours. The invariant: an op is answered only after the commit that holds it, and one whose
+caller has gone (cancelled, or told `EngineUnavailable` because the time was up) before it began is never begun.
 
 Time is the caller's business: this thread waits for locks in short random steps, for as long as somebody waits for it.
 """
@@ -33,7 +34,8 @@ QUIET = 0.2
 
 
 class Tx:
-    """What an op works with: the connection within a transaction, the statements, the time in ms, and what to do after the commit."""
+    """What an op works with: the connection within a transaction, the statements, the time in ms, and what to do
+    after the commit."""
 
     __slots__ = ("connection", "news", "now", "passed", "sql")
 
@@ -86,7 +88,8 @@ class Op:
 
 
 class Lane:
-    """See the module's docstring. `rang` is called after each commit that gave somebody news; None: this lane only reads."""
+    """See the module's docstring. `rang` is called after each commit that gave somebody news; None: this lane only
+    reads."""
 
     def __init__(
         self,
@@ -115,19 +118,23 @@ class Lane:
         self._full = True
         self._wal_next = database.WAL_LIMIT
         self._untidy = False
-        self._thread = threading.Thread(target=self._main, name=f"tasqueue-sqlite-{'write' if rang else 'read'}", daemon=True)
+        self._stopped: asyncio.Future[None] = loop.create_future()
+        self._thread = threading.Thread(
+            target=self._main, name=f"tasqueue-sqlite-{'write' if rang else 'read'}", daemon=True
+        )
         self._thread.start()
 
     def post(self, op: Op) -> None:
         """From the loop."""
         self._queue.put(op)
 
-    async def stop(self) -> None:
-        """When what was posted before has been answered."""
+    async def stop(self, seconds: float) -> None:
+        """When what was posted before has been answered; a disk that gives no answer is not waited for any longer
+        than that."""
         self._queue.put(None)
-        while self._thread.is_alive():
-            await asyncio.sleep(0.001)
-        self._thread.join()
+        done, _ = await asyncio.wait([self._stopped], timeout=seconds)
+        if done:
+            self._thread.join()
 
     def abandon(self) -> None:
         """Stop without being waited for: the loop has gone."""
@@ -146,6 +153,7 @@ class Lane:
                     self._tidy(idle=not ops)
         finally:
             self._disconnect()
+            self._tell(_finish, self._stopped)
 
     def _gather(self) -> tuple[list[Op], bool]:
         try:
@@ -174,7 +182,8 @@ class Lane:
             except sqlite3.Error as error:
                 if errors.is_busy(error):
                     self.blocked = True
-                    # Shorter than SQLite's own busy handler, whose steps grow to 100 ms; random, so that waiters do not march in step.
+                    # Shorter than SQLite's own busy handler, whose steps grow to 100 ms; random, so that waiters do
+                    # not march in step.
                     time.sleep(wait * (0.5 + self._ports.rand()))
                     wait = min(wait * 1.5, 0.02)
                     ops = [op for op in ops if not op.future.done()]
@@ -182,7 +191,8 @@ class Lane:
                         continue
                 else:
                     self._fail(ops, errors.translate(error, self.path))
-                    self._disconnect()
+                    if errors.code(error) != errors.FULL:  # then opening it anew could fail too, and differently
+                        self._disconnect()
             except Exception as error:
                 self._fail(ops, error)
                 self._disconnect()
@@ -251,17 +261,20 @@ class Lane:
                 op.error = error
 
     def _answer(self, ops: list[Op]) -> None:
-        if not ops:
-            return
+        if ops:
+            self._tell(_deliver, ops)
+
+    def _tell(self, fn: Callable[[Any], None], value: Any) -> None:
         try:
-            self._loop.call_soon_threadsafe(_deliver, ops)
+            self._loop.call_soon_threadsafe(fn, value)
         except RuntimeError:  # the loop has been closed, and nobody waits any more
             pass
 
     # -- the connection -----------------------------------------------------------------------------------------------
 
     def _connect(self) -> sqlite3.Connection:
-        """The connection; a new one when there is none, or when the path names another file than the one that is open."""
+        """The connection; a new one when there is none, or when the path names another file than the one that is
+        open."""
         if self._connection is not None:
             if self._file.identity() == self._identity:
                 return self._connection
@@ -291,33 +304,50 @@ class Lane:
         self._second = self._connection = None
 
     def _sync(self, connection: sqlite3.Connection, durable: bool) -> None:
-        """A claim or a beat that a power cut undoes leaves nothing wrong: the worker is gone too. So it need not wait for the disk."""
+        """A claim or a beat that a power cut undoes leaves nothing wrong: the worker is gone too. So it need not wait
+        for the disk."""
         if durable != self._full:
             level = self._synchronous if durable or self._synchronous == "OFF" else "NORMAL"
             connection.execute(f"PRAGMA synchronous = {level}")
             self._full = durable
 
     def _tidy(self, idle: bool) -> None:
-        """Keep the log short: when it has grown, and when there is nothing else to do."""
+        """Keep log and file small: when the log has grown, and when there is nothing else to do."""
         size = self._file.wal_size()
-        if size <= (database.WAL_IDLE if idle else self._wal_next):
-            self._untidy = self._untidy and not idle
-            if size <= database.WAL_LIMIT:
-                self._wal_next = database.WAL_LIMIT
-            return
-        assert self._connection is not None
+        if size <= database.WAL_LIMIT:
+            self._wal_next = database.WAL_LIMIT
         try:
-            if self._second is None:
-                self._second = database.connect(self.path, synchronous=self._synchronous)
-            done = database.checkpoint(self._connection, self._second)
-            if done and idle:
-                self._sync(self._connection, False)
-                database.shrink(self._connection, self._names["touch"])
-                self._untidy = False
+            if idle:
+                self._untidy = self._tidy_at_leisure(size)
+            elif size > self._wal_next:
+                self._wal_next = database.WAL_LIMIT if self._checkpoint() else size + database.WAL_LIMIT // 4
         except (sqlite3.Error, errors.FileUnusable) as error:
             log.warning("%s: the checkpoint failed and is tried again later: %s", self.path, error)
-            done = False
-        self._wal_next = database.WAL_LIMIT if done else size + database.WAL_LIMIT // 4
+            self._wal_next = size + database.WAL_LIMIT // 4
+
+    def _tidy_at_leisure(self, size: int) -> bool:
+        """Whether there is more to do."""
+        assert self._connection is not None
+        self._sync(self._connection, False)
+        if database.give_back_pages(self._connection):
+            return True
+        if size <= database.WAL_IDLE:
+            return False
+        if not self._checkpoint():
+            return True
+        database.shrink(self._connection, self._names["touch"])
+        return False
+
+    def _checkpoint(self) -> bool:
+        assert self._connection is not None
+        if self._second is None:
+            self._second = database.connect(self.path, synchronous=self._synchronous)
+        return database.checkpoint(self._connection, self._second)
+
+
+def _finish(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _deliver(ops: list[Op]) -> None:

@@ -1,7 +1,7 @@
 """Chains and groups: what the end, the cancel and the reopening of one job mean to the whole.
 
-A chain is where its `pos` says. Only the step there is ever ready or running, all later ones are held back. A group is the set of
-its members that have ended (ns_member), never a counter, so that nothing told twice can count twice.
+A chain is where its `pos` says. Only the step there is ever ready or running, all later ones are held back. A group
+is the set of its members that have ended (ns_member), never a counter, so that nothing told twice can count twice.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ def load(tx: Tx, key: str) -> Stored | None:
 
 
 def insert(tx: Tx, link: Link) -> bool:
-    """Whether it is new. What an earlier link of that name has left behind makes room: otherwise the new one could never end."""
+    """Whether it is new. What an earlier link of that name has left behind makes room: otherwise the new one could
+    never end."""
     on_success, on_error = _encode(list(link.on_success)), _encode(list(link.on_error))
     values = (link.key, link.n, on_success, on_error, link.result_ttl, link.failed_ttl, link.max_prev)
     if tx.value("link_outlived", link.key, tx.now):
@@ -79,7 +80,8 @@ def forget_jobs(tx: Tx, seqs: list[int]) -> None:
 
 
 def jobs_ended(tx: Tx, ended: Sequence[Ended], insert_jobs: Callable[[Tx, Sequence[Record]], None]) -> None:
-    """Jobs have ended, in whatever way: chains go on or end, groups count their members, and the callbacks that are due are inserted."""
+    """Jobs have ended, in whatever way: chains go on or end, groups count their members, and the callbacks that are
+    due are inserted."""
     members: dict[str, list[Ended]] = {}
     for job in ended:
         if job.link.startswith("c:"):
@@ -167,7 +169,8 @@ def forget(tx: Tx, key: str) -> None:
 
 
 def reopened(tx: Tx, key: str, pos: int) -> bool:
-    """A job that had ended is put back: whether it is ready; otherwise its chain is not there yet, and it is held back."""
+    """A job that had ended is put back: whether it is ready; otherwise its chain is not there yet, and it is held
+    back."""
     link = load(tx, key) if key else None
     if link is None:
         return True

@@ -169,4 +169,5 @@ def _prune(tx: Tx) -> int:
     keys = tx.column("links_outlived", tx.now, MOST - len(seqs)) if len(seqs) < MOST else []
     for key in keys:
         links.forget(tx, key)
+    tx.run("forget_workers")
     return len(seqs) + len(keys)

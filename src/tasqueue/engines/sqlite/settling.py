@@ -1,4 +1,5 @@
-"""Settle: the usual end of a whole batch in three statements, and everything else, each in the transaction of its batch (G3)."""
+"""Settle: the usual end of a whole batch in three statements, and everything else, each in the transaction of its
+batch (G3)."""
 
 from __future__ import annotations
 

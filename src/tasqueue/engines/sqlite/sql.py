@@ -1,9 +1,9 @@
 """The statements, read once from the `.sql` files beside this module and made ready for one namespace.
 
-A file holds named statements, each under `-- name: <name>` and a line that tells parameters and result. Two things stand in them
-that SQL does not know: `ns_`, the prefix of a namespace's tables; and `, ...` behind a row `(?, ?)` of a bulk insert, which means
-that the row is repeated. The invariant: table names are never made of anything but a checked namespace.
-"""
+A file holds named statements, each under `-- name: <name>` and a line that tells parameters and result. Two things
+stand in them that SQL does not know: `ns_`, the prefix of a namespace's tables; and `, ...` behind a row `(?, ?)` of
+a bulk insert, which means that the row is repeated. The invariant: table names are never made of anything but a
+checked namespace."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from ...errors import InvalidJob
 
 FILES = ("submit", "claim", "settle", "link", "operate", "read")
 CHUNKS = (256, 64, 16, 4, 1)
-"""Rows of one bulk statement. One step of SQLite for many rows is cheaper than executemany, and lets go of the GIL but once.
-A few fixed sizes, so that the prepared statements are found again."""
+"""Rows of one bulk statement. One step of SQLite for many rows is cheaper than executemany, and lets go of the GIL
+but once. A few fixed sizes, so that the prepared statements are found again."""
 
 _valid = re.compile(r"[A-Za-z0-9_-]{1,64}\Z").match
 _name = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
@@ -71,7 +71,9 @@ class Sql(dict[str, str]):
         """A table's name, as the schema lists it."""
         return f"{self._prefix}_{name}"
 
-    def bulk(self, connection: Connection, name: str, width: int, values: Sequence[Any], first: tuple[Any, ...] = ()) -> int:
+    def bulk(
+        self, connection: Connection, name: str, width: int, values: Sequence[Any], first: tuple[Any, ...] = ()
+    ) -> int:
         """Run a bulk statement over flat `values`, `width` for each row, `first` before each chunk. The row count."""
         total, at, left = 0, 0, len(values) // width
         for n, text in self._bulk[name]:

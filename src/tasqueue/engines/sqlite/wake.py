@@ -1,11 +1,11 @@
 """Sleeping until something has changed: a direct call within the process, a poll of `PRAGMA data_version` beyond it.
 
-A Poller belongs to one engine object and its loop, and runs only while somebody sleeps: every millisecond after a change, then
-ever more seldom. What it reads is a number in shared memory (4 µs), on a connection of its own that never writes.
+A Poller belongs to one engine object and its loop, and runs only while somebody sleeps: every millisecond after a
+change, then ever more seldom. What it reads is a number in shared memory (4 µs), on a connection of its own that
+never writes.
 
-No wake-up is lost: `mark` takes the number before a claim, `wait` looks for work itself unless the number is still the same, and
-a sleeper is entered before the look that decides whether it may sleep.
-"""
+No wake-up is lost: `mark` takes the number before a claim, `wait` looks for work itself unless the number is still
+the same, and a sleeper is entered before the look that decides whether it may sleep."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import os
 import sqlite3
 import threading
 from collections.abc import Awaitable, Callable, Sequence
-from weakref import WeakSet
 
 from . import database
 from .errors import FileUnusable
@@ -27,18 +26,24 @@ EAGER = 40
 """Polls without a change before they become more seldom."""
 
 _guard = threading.Lock()
-_pollers: dict[str, WeakSet[Poller]] = {}
+_pollers: dict[str, set[Poller]] = {}
 """Of this process, by the file's real path."""
 
 
+def _forked() -> None:
+    global _guard
+    _guard = threading.Lock()
+    _pollers.clear()  # they are the parent's
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pollers.clear)  # they are the parent's
+    os.register_at_fork(after_in_child=_forked)
 
 
-def ring(path: str) -> None:
+def ring(real_path: str) -> None:
     """From any thread: this process has committed something that sleepers may be waiting for."""
     with _guard:
-        for poller in tuple(_pollers.get(os.path.realpath(path), ())):
+        for poller in _pollers.get(real_path, ()):
             poller.ring()
 
 
@@ -78,6 +83,7 @@ class Poller:
         over: Callable[[list[str], list[str]], Awaitable[set[str]]],
     ) -> None:
         self._path = path
+        self._real_path = os.path.realpath(path)
         self._names = names
         self._loop = loop
         self._now = now
@@ -96,7 +102,7 @@ class Poller:
         self._asking: asyncio.Task[None] | None = None
         self._again = False
         with _guard:
-            _pollers.setdefault(os.path.realpath(path), WeakSet()).add(self)
+            _pollers.setdefault(self._real_path, set()).add(self)
 
     # -- sleeping -----------------------------------------------------------------------------------------------------
 
@@ -145,7 +151,7 @@ class Poller:
     def close(self) -> None:
         """Everybody wakes."""
         with _guard:
-            _pollers[os.path.realpath(self._path)].discard(self)
+            _pollers.get(self._real_path, set[Poller]()).discard(self)
         for sleeper in self._sleepers:
             sleeper.wake()
         if self._timer is not None:

@@ -1,4 +1,4 @@
-"""What a test holds in its hands: a fresh store, engines and workers on it, a clock, and short words for records and steps."""
+"""What a test holds in its hands: a fresh store, engines and workers on it, a clock, words for records and steps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..clock import ManualClock
 from .sources import Opened, Source
 
 LEASE = 400
-"""ms: of a worker whose end a test waits for. The others get LONG."""
+"""ms: of a worker whose end a test waits for; the others get LONG."""
 LONG = 60_000
 TTL = 300
 SHORT = 300
@@ -32,7 +32,7 @@ def needs(*flags: str) -> pytest.MarkDecorator:
 
 
 class Clock:
-    """The engine's clock: moved by hand where the engine lives by its Ports, waited for where it has a time of its own."""
+    """The engine's clock: moved by hand where it lives by its Ports, waited for where it has a time of its own."""
 
     def __init__(self, engine: Engine, manual: ManualClock | None) -> None:
         self._engine = engine

@@ -1,15 +1,14 @@
-"""Where the engines under test come from: the library's own, or a URL. A source opens any number of engines on one fresh store."""
+"""Where the engines under test come from: the library's own, or a URL. A source opens any number on one fresh store."""
 
 from __future__ import annotations
 
 import sqlite3
-import uuid
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from ...clock import Ports
+from ...clock import SYSTEM, Ports
 from ...engines import connect
 from ...engines.split import SplitEngine
 from ...interfaces import Engine
@@ -25,8 +24,10 @@ class Opened(Protocol):
         """Another unopened engine object on it."""
         ...
 
-    outage: AbstractContextManager[None] | None
-    """Within it the store gives no answer. None: this harness cannot bring that about."""
+    @property
+    def outage(self) -> AbstractContextManager[None] | None:
+        """Within it the store gives no answer. None: this harness cannot bring that about."""
+        ...
 
 
 class Source(Protocol):
@@ -55,7 +56,7 @@ class UrlSource:
         self._url = "memory://conformance" if url == "memory://" else url  # a private one could not be opened twice
 
     def fresh(self, folder: Path) -> Opened:
-        return _Url(self._url, f"conformance-{uuid.uuid4().hex}")
+        return _Url(self._url, f"conformance-{SYSTEM.bits(8).hex()}")
 
 
 class SqliteSource:
@@ -69,7 +70,7 @@ class SqliteSource:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path) -> Generator[None]:
     connection = sqlite3.connect(path, isolation_level=None)
     try:
         connection.execute("BEGIN EXCLUSIVE")
@@ -89,7 +90,7 @@ class PairSource:
 
 
 class _Pair:
-    outage = None
+    outage: AbstractContextManager[None] | None = None
 
     def __init__(self) -> None:
         self._parts: tuple[MemoryBroker, MemoryResults] | None = None

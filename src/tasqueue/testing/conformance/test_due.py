@@ -1,4 +1,4 @@
-"""Due dates: an ETA, a backoff, a snooze. Never early, all moved in batches, and always known when to come again (G12)."""
+"""Due dates: an ETA, a backoff, a snooze. Never early, moved in batches, and always known when to come again (G12)."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ async def test_pending_is_what_could_start_now_in_claim_order(h: Harness) -> Non
 async def test_pending_shows_released_ones_at_their_places(h: Harness) -> None:
     await h.put(*"abcdef")
     worker = await h.worker()
-    a, b, c, d = await worker.claim(4)
+    _, b, _, d = await worker.claim(4)
     await worker.settle(release(d), release(b))
     assert ids(await h.engine.pending("q", 10, None)) == ["b", "d", "e", "f"]
     assert ids(await h.engine.pending("q", 10, "d")) == ["e", "f"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 import pytest
 
@@ -19,10 +18,10 @@ TIMEOUT = 0.4
 async def test_a_submit_without_an_answer_is_a_typed_error_in_time(h: Harness) -> None:
     engine = await h.another(TIMEOUT)
     with h.outage:
-        start = time.monotonic()
+        start = asyncio.get_running_loop().time()
         with pytest.raises(EngineUnavailable):
             await engine.submit([record("a")])
-        assert time.monotonic() - start < TIMEOUT + 0.5
+        assert asyncio.get_running_loop().time() - start < TIMEOUT + 0.5
     await engine.submit([record("a")])
     assert await h.ready() == ["a"]
 
@@ -33,7 +32,7 @@ async def test_every_verb_that_writes_fails_in_time(h: Harness) -> None:
     worker = await h.worker("w", engine)
     (a,) = await worker.claim(1)
     with h.outage:
-        start = time.monotonic()
+        start = asyncio.get_running_loop().time()
         answers = await asyncio.gather(
             worker.settle(end(a)),
             worker.claim(1),
@@ -46,7 +45,7 @@ async def test_every_verb_that_writes_fails_in_time(h: Harness) -> None:
             return_exceptions=True,
         )
         assert [type(answer) for answer in answers] == [EngineUnavailable] * len(answers)
-        assert time.monotonic() - start < TIMEOUT + 0.5
+        assert asyncio.get_running_loop().time() - start < TIMEOUT + 0.5
 
 
 async def test_afterwards_everything_is_as_it_was(h: Harness) -> None:

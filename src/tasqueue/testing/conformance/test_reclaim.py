@@ -1,4 +1,4 @@
-"""Reclaim: what dead workers held is offered again, each death counted, and nobody is declared dead for a clock that jumped (G10)."""
+"""Reclaim: what dead workers held is offered again, deaths counted, and nobody is dead because a clock jumped (G10)."""
 
 from __future__ import annotations
 

@@ -28,7 +28,8 @@ UPDATE ns_worker SET deadline = ?, lease = ?, info = coalesce(nullif(?, x''), in
 
 -- name: progress
 -- ? bytes, ? id, ? nr, ? claim: dropped unless the token holds the job
-UPDATE ns_job SET progress = ? WHERE id = ? AND seq IN (SELECT seq FROM ns_running WHERE worker = ? AND claim = ?);
+UPDATE ns_job SET progress = ? WHERE id = ? AND EXISTS (
+    SELECT 1 FROM ns_running r WHERE r.seq = ns_job.seq AND r.worker = ? AND r.claim = ?);
 
 -- name: asked_of
 -- ? nr -> ids that it holds and that somebody asked to cancel
@@ -115,7 +116,7 @@ UPDATE ns_worker SET deadline = ? + lease WHERE deadline IS NOT NULL;
 
 -- name: expired
 -- ? now -> nr, id, deadline
-SELECT nr, id, deadline FROM ns_worker WHERE deadline < ? ORDER BY nr;
+SELECT nr, id, deadline FROM ns_worker WHERE deadline IS NOT NULL AND deadline < ? ORDER BY nr;
 
 -- name: held_by
 -- ? nr -> seq

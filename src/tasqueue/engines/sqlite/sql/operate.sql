@@ -52,6 +52,10 @@ SELECT seq FROM ns_outcome WHERE gone_at IS NOT NULL AND gone_at <= ? ORDER BY g
 -- ? now, ? limit -> key
 SELECT key FROM ns_link WHERE gone_at IS NOT NULL AND gone_at <= ? ORDER BY gone_at LIMIT ?;
 
+-- name: forget_workers
+-- The names of those long gone; a job's tail knows who ran it.
+DELETE FROM ns_worker WHERE deadline IS NULL AND nr < (SELECT max(nr) FROM ns_worker) - 10000;
+
 -- name: pause
 -- ? queue, ? reason, ? by, ? at
 INSERT OR REPLACE INTO ns_pause (queue, reason, by, at) VALUES (?, ?, ?, ?);

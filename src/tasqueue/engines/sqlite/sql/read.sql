@@ -59,33 +59,37 @@ FROM ns_job j WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2;
 
 -- name: newest_1
 -- the same for the ready ones
-SELECT r.seq, (?3 IS NULL OR r.queue = ?3) AND (?4 IS NULL OR ?4 = (SELECT task FROM ns_job j WHERE j.seq = r.seq)), ?5
-FROM ns_ready r WHERE r.seq < ?1 ORDER BY r.seq DESC LIMIT ?2;
+SELECT j.seq, (?3 IS NULL OR j.queue = ?3) AND (?4 IS NULL OR j.task = ?4), ?5
+FROM (SELECT seq FROM ns_ready WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2) r CROSS JOIN ns_job j ON j.seq = r.seq;
 
 -- name: newest_3
 -- the same for the running ones
-SELECT r.seq, (?3 IS NULL OR j.queue = ?3) AND (?4 IS NULL OR j.task = ?4), ?5
-FROM ns_running r CROSS JOIN ns_job j ON j.seq = r.seq WHERE r.seq < ?1 ORDER BY r.seq DESC LIMIT ?2;
+SELECT j.seq, (?3 IS NULL OR j.queue = ?3) AND (?4 IS NULL OR j.task = ?4), ?5
+FROM (SELECT seq FROM ns_running WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2) r CROSS JOIN ns_job j ON j.seq = r.seq;
 
 -- name: newest_idle
 -- the same for those of state ?6: held back, due, parked
-SELECT seq, (?3 IS NULL OR queue = ?3) AND (?4 IS NULL OR task = ?4), ?5
-FROM ns_job WHERE state IN (0, 2, 7) AND state = ?6 AND seq < ?1 ORDER BY seq DESC LIMIT ?2;
+SELECT j.seq, (?3 IS NULL OR j.queue = ?3) AND (?4 IS NULL OR j.task = ?4), ?5
+FROM (SELECT seq FROM ns_job INDEXED BY ns_job_idle
+      WHERE state IN (0, 2, 7) AND state = ?6 AND seq < ?1 ORDER BY seq DESC LIMIT ?2) r CROSS JOIN ns_job j ON j.seq = r.seq;
 
 -- name: newest_4
--- the same for the successful ones
-SELECT o.seq, (?3 IS NULL OR j.queue = ?3) AND (?4 IS NULL OR j.task = ?4) AND (o.gone_at IS NULL OR o.gone_at > ?5)
-FROM ns_outcome o CROSS JOIN ns_job j ON j.seq = o.seq WHERE o.state = 4 AND o.seq < ?1 ORDER BY o.seq DESC LIMIT ?2;
+-- the same for the successful ones, which are most of all
+SELECT j.seq, (?3 IS NULL OR j.queue = ?3) AND (?4 IS NULL OR j.task = ?4) AND (o.gone_at IS NULL OR o.gone_at > ?5)
+FROM (SELECT seq FROM ns_outcome NOT INDEXED WHERE state = 4 AND seq < ?1 ORDER BY seq DESC LIMIT ?2) r
+CROSS JOIN ns_outcome o ON o.seq = r.seq CROSS JOIN ns_job j ON j.seq = r.seq;
 
 -- name: newest_5
 -- the same for the failed ones
-SELECT o.seq, (?3 IS NULL OR j.queue = ?3) AND (?4 IS NULL OR j.task = ?4) AND (o.gone_at IS NULL OR o.gone_at > ?5)
-FROM ns_outcome o CROSS JOIN ns_job j ON j.seq = o.seq WHERE o.state = 5 AND o.seq < ?1 ORDER BY o.seq DESC LIMIT ?2;
+SELECT j.seq, (?3 IS NULL OR j.queue = ?3) AND (?4 IS NULL OR j.task = ?4) AND (o.gone_at IS NULL OR o.gone_at > ?5)
+FROM (SELECT seq FROM ns_outcome INDEXED BY ns_outcome_failed WHERE state = 5 AND seq < ?1 ORDER BY seq DESC LIMIT ?2) r
+CROSS JOIN ns_outcome o ON o.seq = r.seq CROSS JOIN ns_job j ON j.seq = r.seq;
 
 -- name: newest_6
 -- the same for the cancelled ones
-SELECT o.seq, (?3 IS NULL OR j.queue = ?3) AND (?4 IS NULL OR j.task = ?4) AND (o.gone_at IS NULL OR o.gone_at > ?5)
-FROM ns_outcome o CROSS JOIN ns_job j ON j.seq = o.seq WHERE o.state = 6 AND o.seq < ?1 ORDER BY o.seq DESC LIMIT ?2;
+SELECT j.seq, (?3 IS NULL OR j.queue = ?3) AND (?4 IS NULL OR j.task = ?4) AND (o.gone_at IS NULL OR o.gone_at > ?5)
+FROM (SELECT seq FROM ns_outcome INDEXED BY ns_outcome_cancelled WHERE state = 6 AND seq < ?1 ORDER BY seq DESC LIMIT ?2) r
+CROSS JOIN ns_outcome o ON o.seq = r.seq CROSS JOIN ns_job j ON j.seq = r.seq;
 
 -- name: seq_of_id
 -- ? id

@@ -1,0 +1,634 @@
+"""A pair as an engine: what it lacks (each capability that it does not declare is shown), what a half may bring along.
+
+That it is an engine is proved by the conformance suite; that it survives a crash anywhere, by test_split_crashes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import inspect
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasqueue.core.record import Kind, Lease, Link, Record, Step
+from tasqueue.core.status import State
+from tasqueue.engines.split import SplitEngine
+from tasqueue.engines.split.docs import encode
+from tasqueue.errors import EngineUnavailable, Unsupported
+from tasqueue.interfaces import Conflict, Delivery, Durability, Finding, Message, WorkerGone
+from tasqueue.testing.clock import ManualClock
+from tasqueue.testing.conformance.harness import Harness
+from tasqueue.testing.pair import MemoryBroker, MemoryResults
+
+LEASE = 10_000
+
+
+class Pair:
+    """A pair and its clock; each `engine` is another process."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.broker: Any = MemoryBroker(self.clock.time)
+        self.results: Any = MemoryResults(self.clock.time)
+
+    def engine(self, **options: Any) -> SplitEngine:
+        return SplitEngine(self.broker, self.results, ports=self.clock.ports, **options)
+
+
+@pytest.fixture
+def pair() -> Pair:
+    return Pair()
+
+
+def record(id: str, queue: str = "q", **fields: Any) -> Record:
+    return Record(id, queue, "t", b"spec of " + id.encode(), **fields)
+
+
+def step(lease: Lease, kind: Kind = Kind.END, state: State = State.SUCCESSFUL, **fields: Any) -> Step:
+    return Step(lease.id, lease.claim, kind, state, b"tail", link=lease.link, pos=lease.pos, **fields)
+
+
+async def take(engine: SplitEngine, worker: str, number: int = 1, queue: str = "q") -> list[Lease]:
+    await engine.register(worker, LEASE, b"", {}, 1)
+    return list((await engine.claim(worker, number, {queue: 10})).leases)
+
+
+async def pass_time(pair: Pair, engine: SplitEngine, seconds: float) -> None:
+    """With somebody who looks for ended leases each second, as workers do."""
+    for _ in range(int(seconds)):
+        pair.clock.advance(1.0)
+        await engine.reclaim()
+
+
+# -- what a pair lacks ------------------------------------------------------------------------------------------------
+
+
+def test_what_is_declared(pair: Pair) -> None:
+    lacks = pair.engine().capabilities
+    absent = {name for name in lacks.__struct_fields__ if getattr(lacks, name) is False}
+    assert absent == {"atomic_finish", "instant_handback", "server_fencing", "thread_beat", "shared", "durable"}
+    assert lacks.max_link == 10_000
+
+
+async def test_the_lack_of_atomic_finish(pair: Pair) -> None:
+    """Between the end and what follows from it there is a moment in which a reader sees the one without the other."""
+    engine, reader = pair.engine(), pair.engine()
+    await engine.submit([record("a")])
+    (lease,) = await take(engine, "w")
+    seen: list[tuple[State | None, bool]] = []
+    put = pair.results.set
+
+    async def look_after(key: str, value: bytes, **options: Any) -> Any:
+        revision = await put(key, value, **options)
+        a, b = await reader.get(["a", "b"])
+        seen.append((a and a.state, b is not None))
+        return revision
+
+    pair.results.set = look_after
+    assert await engine.settle("w", [step(lease, follow=(record("b"),))]) == [True]
+    assert seen[0] == (State.SUCCESSFUL, False)
+    assert seen[-1] == (State.SUCCESSFUL, True)
+
+
+async def test_the_lack_of_instant_handback(pair: Pair) -> None:
+    """Another process knows of the death, but only the broker could give the job back; its lease has to end first."""
+    dead, other = pair.engine(), pair.engine()
+    await dead.submit([record("a")])
+    assert [lease.id for lease in await take(dead, "dies")] == ["a"]
+    assert await other.reclaim("dies", "killed") == ["dies"]
+    assert await take(other, "w", 1) == []
+    await pass_time(pair, other, LEASE / 1000 - 1)
+    assert (await other.claim("w", 2, {"q": 10})).leases == []
+    await pass_time(pair, other, 1)
+    await other.register("w", LEASE, b"", {}, 1)
+    (lease,) = (await other.claim("w", 3, {"q": 10})).leases
+    assert (lease.id, lease.deaths, lease.died_with, lease.death_cause) == ("a", 1, "dies", "killed")
+
+
+async def test_what_this_object_holds_is_handed_back_at_once(pair: Pair) -> None:
+    engine = pair.engine()
+    await engine.submit([record("a"), record("b")])
+    await take(engine, "w")
+    assert await engine.retire("w") == 2
+    assert [lease.id for lease in await take(pair.engine(), "v")] == ["a", "b"]
+
+
+async def test_another_process_that_retires_a_worker_counts_no_death(pair: Pair) -> None:
+    worker, supervisor = pair.engine(), pair.engine()
+    await worker.submit([record("a")])
+    await take(worker, "w")
+    assert await supervisor.retire("w") == 0
+    await pass_time(pair, supervisor, LEASE / 1000 + 1)
+    (lease,) = await take(supervisor, "v")
+    assert lease.deaths == 0
+
+
+async def test_the_lack_of_server_fencing(pair: Pair) -> None:
+    """The broker obeys an old owner and hands the message out once more; the record refuses, so it is not run twice."""
+    old, new, third = pair.engine(), pair.engine(), pair.engine()
+    await old.submit([record("a")])
+    await take(old, "old")
+    stale = old._hands["old"].deliveries()
+    await pass_time(pair, new, LEASE / 1000 + 1)
+    (lease,) = await take(new, "new")
+    await pair.broker.release(stale)
+    assert len(await pair.broker.consume("tasqueue:q", 1, 0.0)) == 1
+    assert await take(third, "third") == []
+    assert await old.settle("old", [step(lease)]) == [False]
+    assert await new.settle("new", [step(lease)]) == [True]
+
+
+async def test_the_lack_of_a_twin(pair: Pair) -> None:
+    with pytest.raises(Unsupported, match="twin"):
+        pair.engine().twin()
+
+
+async def test_the_lack_of_sharing_and_of_durability(pair: Pair) -> None:
+    """Nothing of it is to be found by another pair, as another process or a later one would have it."""
+    await pair.engine().submit([record("a")])
+    other = Pair().engine()
+    assert await other.get(["a"]) == [None]
+    assert await take(other, "w") == []
+    durability = await pair.engine().durability()
+    assert durability.level == "process"
+    assert [finding.level for finding in durability.findings] == ["warn", "warn"]
+
+
+async def test_a_link_that_is_too_large_for_the_broker(pair: Pair) -> None:
+    pair.broker.max_link = 2
+    engine = pair.engine()
+    assert engine.capabilities.max_link == 2
+    members = [record(f"x~g{i}", link="g:x", pos=i) for i in range(3)]
+    with pytest.raises(Unsupported, match="2 at most"):
+        await engine.submit(members, [Link("g:x", 3)])
+    assert await engine.get_link("g:x") is None
+
+
+async def test_an_unparked_job_of_another_process_goes_behind(pair: Pair) -> None:
+    """Only who parked it has the delivery that would bring it back to its old place."""
+    parks, knows = pair.engine(), pair.engine()
+    await parks.submit([record("a"), record("b")])
+    await parks.register("w", LEASE, b"", {}, 1)
+    (lease,) = (await parks.claim("w", 1, {"q": 1})).leases
+    await parks.settle("w", [step(lease, Kind.PARK, State.PARKED, key="task:t", delay=100_000)])
+    await knows.register("v", LEASE, b"", {"t": "q"}, 1)
+    assert [row.id for row in await knows.pending("q", 10, None)] == ["b", "a"]
+    assert [lease.id for lease in (await knows.claim("v", 1, {"q": 10})).leases] == ["b", "a"]
+
+
+# -- deliveries that nobody should trust ------------------------------------------------------------------------------
+
+
+async def test_a_copy_of_what_a_living_worker_holds_waits(pair: Pair) -> None:
+    """The broker's lease ended, the worker's did not: its beats came through, but not to the broker."""
+    busy, other = pair.engine(), pair.engine()
+    await busy.submit([record("a")])
+    (lease,) = await take(busy, "busy")
+    for _ in range(3):
+        await pass_time(pair, other, LEASE / 1000 - 1)
+        await other.beat("busy", LEASE, b"")  # another process, as the supervisor: it has no deliveries to extend
+        await other.register("w", LEASE, b"", {}, 1)
+        assert await take(other, "w", int(pair.clock.time())) == []
+    assert await busy.settle("busy", [step(lease)]) == [True]
+    await pass_time(pair, other, LEASE / 1000 + 1)
+    assert await take(other, "v") == []
+    (row,) = await other.get(["a"])
+    assert row is not None
+    assert (row.state, row.deaths) == (State.SUCCESSFUL, 0)
+
+
+async def test_a_delivery_that_comes_back_to_its_own_worker_is_the_one_to_acknowledge(pair: Pair) -> None:
+    engine = pair.engine()
+    await engine.submit([record("a")])
+    (lease,) = await take(engine, "w")
+    for seconds in (9, 9):
+        await pass_time(pair, engine, seconds)
+        await engine.register("w", LEASE, b"", {}, 1)
+    assert (await engine.claim("w", 2, {"q": 10})).leases == []
+    assert await engine.settle("w", [step(lease)]) == [True]
+    await pass_time(pair, engine, LEASE / 1000 + 1)
+    assert await pair.broker.consume("tasqueue:q", 10, 1.0) == []
+
+
+async def test_a_message_twice_is_run_once(pair: Pair) -> None:
+    """A producer's broker client sent it again because the first answer was lost."""
+    once = pair.broker.enqueue
+
+    async def twice(queue: str, messages: Sequence[Message]) -> None:
+        await once(queue, messages)
+        await once(queue, messages)
+
+    pair.broker.enqueue = twice
+    engine = pair.engine()
+    await engine.submit([record("a"), record("b")])
+    leases = await take(engine, "w")
+    assert [lease.id for lease in leases] == ["a", "b"]
+    assert await engine.settle("w", [step(lease) for lease in leases]) == [True, True]
+    await pass_time(pair, engine, LEASE / 1000 + 1)
+    other = pair.engine()
+    assert await take(other, "v") == []
+    assert await pair.broker.consume("tasqueue:q", 10, 1.0) == []
+
+
+async def test_foreign_bytes_in_the_queue_become_a_job_that_can_be_failed(pair: Pair) -> None:
+    engine = pair.engine()
+    await engine.submit([record("a")])
+    await pair.broker.enqueue("tasqueue:q", [Message("a/x", b"\xff nobody's"), Message("", b"")])
+    leases = await take(engine, "w")
+    assert [lease.spec for lease in leases] == [b"spec of a", b"\xff nobody's", b""]
+    assert len({lease.id for lease in leases}) == 3
+    assert await engine.settle("w", [step(lease, state=State.FAILED) for lease in leases]) == [True] * 3
+    assert len(await engine.ended(State.FAILED, 10, None)) == 3
+    assert await pair.broker.consume("tasqueue:q", 10, 1.0) == []
+
+
+async def test_what_a_newer_library_wrote_is_left_for_one(pair: Pair) -> None:
+    engine = pair.engine()
+    await pair.broker.enqueue("tasqueue:q", [Message("n", encode([99, "whatever"]))])
+    await engine.submit([record("a"), record("b")])
+    job = (await engine._store.jobs(["b"]))[0]
+    assert job is not None
+    assert job.doc is not None
+    job.doc.version = 99
+    await engine._store.put(job.doc, job.revision, 0)
+    assert [lease.id for lease in await take(engine, "w")] == ["a"]
+    pair.clock.advance(6)
+    kept = await pair.broker.consume("tasqueue:q", 10, 1.0)
+    assert [one.id.partition("/")[0] for one in kept] == ["n", "b"]
+
+
+async def test_a_record_that_cannot_be_read_is_kept_and_can_be_failed(pair: Pair) -> None:
+    engine = pair.engine()
+    await engine.submit([record("a")])
+    (found,) = await pair.results.get(["tasqueue:j:a"])
+    await pair.results.set("tasqueue:j:a", b"\xc1 rubbish", expect=found[1], ttl=None)
+    assert await engine.get(["a"]) == [None]
+    (lease,) = await take(engine, "w")
+    assert (lease.id, lease.tail) == ("a", b"\xc1 rubbish")
+    assert await engine.settle("w", [step(lease, state=State.FAILED)]) == [True]
+
+
+async def test_an_expander_is_shown_to_nobody(pair: Pair) -> None:
+    engine = pair.engine()
+    await engine.submit([record("x~g0", link="g:x")], [Link("g:x", 1)])
+    assert len(await pair.broker.get_pending("tasqueue:q", 10, None)) == 2
+    assert [row.id for row in await engine.pending("q", 10, None)] == ["x~g0"]
+    assert [lease.id for lease in await take(engine, "w")] == ["x~g0"]
+    assert await pair.broker.get_pending("tasqueue:q", 10, None) == []
+
+
+# -- errors and time limits -------------------------------------------------------------------------------------------
+
+
+class Broken:
+    """A half whose calls fail, or never answer, while `how` says so."""
+
+    def __init__(self, half: object) -> None:
+        self._half = half
+        self.how: BaseException | str | None = None
+        self.cured = asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._half, name)
+
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            if isinstance(self.how, BaseException):
+                raise self.how
+            if self.how is not None:
+                await self.cured.wait()
+            return await method(*args, **kwargs)
+
+        return call
+
+
+@pytest.mark.parametrize("half", ["broker", "results"])
+@pytest.mark.parametrize(
+    "how", [ConnectionResetError("gone"), OSError(5, "disk"), TimeoutError("slow"), "silent"], ids=str
+)
+async def test_no_answer_is_a_typed_error_with_the_ids(pair: Pair, half: str, how: Any) -> None:
+    broken = Broken(getattr(pair, half))
+    setattr(pair, half, broken)
+    engine = pair.engine(timeout=0.05)
+    broken.how = how
+    with pytest.raises(EngineUnavailable) as caught:
+        await engine.submit([record("a"), record("b")])
+    assert caught.value.ids == ("a", "b")
+    broken.how = None
+    await engine.submit([record("a"), record("b")])
+    assert [lease.id for lease in await take(engine, "w")] == ["a", "b"]
+
+
+async def test_another_error_of_a_half_is_its_own(pair: Pair) -> None:
+    broken = Broken(pair.results)
+    pair.results = broken
+    engine = pair.engine()
+    broken.how = ValueError("a bug in somebody's class")
+    with pytest.raises(ValueError, match="somebody's"):
+        await engine.submit([record("a")])
+
+
+class _Outage:
+    """An opened store whose halves can be made silent, as the conformance suite's outage asks for."""
+
+    def __init__(self) -> None:
+        self._halves: list[Broken] = []
+
+    def engine(self, ports: Any, timeout: float = 2.0) -> SplitEngine:
+        if not self._halves:
+            self._halves = [Broken(MemoryBroker(ports.now)), Broken(MemoryResults(ports.now))]
+        broker: Any = self._halves[0]
+        results: Any = self._halves[1]
+        return SplitEngine(broker, results, ports=ports, timeout=timeout)
+
+    @property
+    def outage(self) -> Any:
+        return self._silent()
+
+    @contextmanager
+    def _silent(self) -> Iterator[None]:
+        for half in self._halves:
+            half.how = "silent"
+        try:
+            yield
+        finally:
+            for half in self._halves:
+                half.how = None
+                half.cured.set()
+
+
+class Outage:
+    """A source for `Harness`."""
+
+    name = "split"
+
+    def fresh(self, folder: Any) -> Any:
+        return _Outage()
+
+
+async def run_suite(module: str, source: Any, config: pytest.Config, folder: Path) -> int:
+    """A topic of the conformance suite on another pair than its own, without what asks for more than that declares."""
+    config.addinivalue_line("markers", "needs(*capabilities): see the conformance suite")
+    topic = importlib.import_module(f"tasqueue.testing.conformance.{module}")
+    run = 0
+    for name, test in vars(topic).items():
+        if not name.startswith("test_") or set(inspect.signature(test).parameters) != {"h"}:
+            continue
+        harness = await Harness.start(source, folder)
+        try:
+            marks = getattr(test, "pytestmark", [])
+            needs = {flag for mark in marks if mark.name == "needs" for flag in mark.args}
+            if all(getattr(harness.engine.capabilities, flag) for flag in needs):
+                await test(harness)
+                run += 1
+        except BaseException as error:
+            error.add_note(f"in {module}.{name}")
+            raise
+        finally:
+            await harness.stop()
+    return run
+
+
+async def test_the_suites_outage(pytestconfig: pytest.Config, tmp_path: Path) -> None:
+    assert await run_suite("test_outage", Outage(), pytestconfig, tmp_path) >= 4
+
+
+# -- what a half may bring along --------------------------------------------------------------------------------------
+
+
+class Twinned:
+    """A half that may be used from any thread and loop: one lock around each call, none of which awaits anything."""
+
+    shared = True
+    durable = True
+
+    def __init__(self, half: object, lock: Any = None) -> None:
+        self._half = half
+        self._lock = lock or threading.Lock()
+
+    def twin(self) -> Twinned:
+        return Twinned(self._half, self._lock)
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._half, name)
+
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            await asyncio.sleep(0)  # so that others get in between
+            with self._lock:
+                return await method(*args, **kwargs)
+
+        return call
+
+
+@pytest.fixture
+def twinned(pair: Pair) -> Pair:
+    pair.broker, pair.results = Twinned(pair.broker), Twinned(pair.results)
+    return pair
+
+
+async def test_twins_share_what_they_hold(twinned: Pair) -> None:
+    engine = twinned.engine()
+    assert engine.capabilities.thread_beat
+    await engine.submit([record("a")])
+    (lease,) = await take(engine, "w")
+    twin, other = engine.twin(), twinned.engine()
+
+    async def beats() -> None:
+        for _ in range(3):
+            await pass_time(twinned, other, LEASE / 1000 - 2)
+            assert not (await twin.beat("w", LEASE, b"")).lost
+
+    await asyncio.to_thread(asyncio.run, beats())
+    assert await take(other, "v") == []
+    assert await engine.settle("w", [step(lease)]) == [True]
+
+
+class _Threads:
+    outage = None
+
+    def __init__(self) -> None:
+        self._halves: list[Any] = []
+
+    def engine(self, ports: Any, timeout: float = 2.0) -> SplitEngine:
+        if not self._halves:
+            self._halves = [Twinned(MemoryBroker(ports.now)), Twinned(MemoryResults(ports.now))]
+        return SplitEngine(*self._halves, ports=ports, timeout=timeout)
+
+
+class Threads:
+    """A source for `Harness`: a pair with twins."""
+
+    name = "split"
+
+    def fresh(self, folder: Any) -> Any:
+        return _Threads()
+
+
+@pytest.mark.parametrize(("module", "least"), [("test_concurrency", 9), ("test_lease", 10)])
+async def test_the_suite_in_threads(module: str, least: int, pytestconfig: pytest.Config, tmp_path: Path) -> None:
+    assert await run_suite(module, Threads(), pytestconfig, tmp_path) >= least
+
+
+async def test_what_the_halves_declare(twinned: Pair) -> None:
+    capabilities = twinned.engine().capabilities
+    assert capabilities.shared
+    assert capabilities.durable
+    assert (await twinned.engine().durability()).level == "os-crash"
+
+
+async def test_the_weaker_durability_counts(pair: Pair) -> None:
+    async def strong() -> Durability:
+        return Durability("power-loss", "fsync on every write", [Finding("fsync", "always")])
+
+    async def weak() -> Durability:
+        return Durability("os-crash", "every second", [Finding("fsync", "everysec", "warn")])
+
+    pair.broker.durability, pair.results.durability = strong, weak
+    found = await pair.engine().durability()
+    assert (found.level, found.promise) == ("os-crash", "every second")
+    assert [finding.value for finding in found.findings] == ["always", "everysec"]
+
+
+async def test_the_brokers_clock_counts(pair: Pair) -> None:
+    async def now() -> float:
+        return 4_000.5
+
+    assert await pair.engine().now() == pair.clock.ms
+    pair.broker.now = now
+    engine = pair.engine()
+    assert await engine.now() == 4_000_500
+    await engine.submit([record("a", due=4_001_000)])
+    (row,) = await engine.get(["a"])
+    assert row is not None
+    assert row.state is State.DUE
+
+
+async def test_open_and_close_are_passed_on(pair: Pair) -> None:
+    called: list[str] = []
+
+    def named(name: str) -> Any:
+        async def call() -> None:
+            called.append(name)
+
+        return call
+
+    pair.broker.open, pair.results.close = named("broker opened"), named("results closed")
+    engine = pair.engine()
+    await engine.open()
+    await engine.close()
+    assert called == ["broker opened", "results closed"]
+
+
+async def test_a_broker_that_can_wake(pair: Pair) -> None:
+    event = asyncio.Event()
+    asked: list[tuple[Sequence[str], float]] = []
+
+    async def wait(queues: Sequence[str], timeout: float) -> None:
+        asked.append((queues, timeout))
+        await event.wait()
+
+    pair.broker.wait = wait
+    engine = pair.engine()
+    assert await take(engine, "w") == []
+    sleeper = asyncio.create_task(engine.wait(["q"], None))
+    done, _ = await asyncio.wait([sleeper], timeout=0.15)  # longer than any pause of the poll
+    assert not done
+    event.set()
+    await asyncio.wait_for(sleeper, 5)
+    assert asked == [(["tasqueue:q"], 5.0)]
+
+
+async def test_what_this_object_does_wakes_it_in_any_case(pair: Pair) -> None:
+    async def wait(queues: Sequence[str], timeout: float) -> None:
+        await asyncio.Event().wait()
+
+    pair.broker.wait = wait
+    engine = pair.engine()
+    assert await take(engine, "w") == []
+    sleeper = asyncio.create_task(engine.wait(["q"], None))
+    await asyncio.sleep(0)
+    await engine.submit([record("a")])
+    await asyncio.wait_for(sleeper, 1)
+
+
+async def test_a_broker_whose_wait_fails(pair: Pair) -> None:
+    async def wait(queues: Sequence[str], timeout: float) -> None:
+        raise ConnectionResetError("gone")
+
+    pair.broker.wait = wait
+    engine = pair.engine()
+    assert await take(engine, "w") == []
+    with pytest.raises(EngineUnavailable):
+        await engine.wait(["q"], None)
+
+
+async def test_namespaces_are_apart(pair: Pair) -> None:
+    one, two = pair.engine(namespace="one"), pair.engine(namespace="two")
+    await one.submit([record("a")])
+    assert await two.get(["a"]) == [None]
+    assert await take(two, "w") == []
+    assert [lease.id for lease in await take(one, "w")] == ["a"]
+
+
+async def test_a_gone_worker_can_do_nothing(pair: Pair) -> None:
+    engine, other = pair.engine(), pair.engine()
+    await engine.submit([record("a"), record("b")])
+    await engine.register("w", LEASE, b"", {}, 1)
+    (lease,) = (await engine.claim("w", 1, {"q": 1})).leases
+    await other.reclaim("w", "killed")
+    with pytest.raises(WorkerGone):
+        await engine.claim("w", 2, {"q": 1})
+    assert await engine.settle("w", [step(lease)]) == [False]
+    assert (await engine.beat("w", LEASE, b"")).lost
+
+
+# -- the example pair, by itself --------------------------------------------------------------------------------------
+
+
+async def test_the_example_broker() -> None:
+    clock = ManualClock()
+    broker = MemoryBroker(clock.time)
+    await broker.enqueue(
+        "q", [Message("low", b"1"), Message("high", b"2", 5), Message("later", b"3", 0, clock.ms + 1000)]
+    )
+    assert [message.id for message in await broker.get_pending("q", 10, None)] == ["high", "low"]
+    assert [message.id for message in await broker.get_pending("q", 10, "high")] == ["low"]
+    assert [message.id for message in await broker.get_pending("q", 1, "never")] == ["high"]
+    high, low = await broker.consume("q", 10, 5.0)
+    assert await broker.consume("q", 10, 5.0) == []
+    await broker.release([low], 1.0)
+    await broker.ack([high])
+    clock.advance(1)
+    assert [delivery.id for delivery in await broker.consume("q", 10, 5.0)] == ["low", "later"]
+    clock.advance(4)
+    await broker.extend([low], 5.0)
+    clock.advance(2)
+    assert [delivery.id for delivery in await broker.consume("q", 10, 5.0)] == ["later"]
+    await broker.ack([high, Delivery(("q", 99), "never", b"")])
+
+
+async def test_the_example_results() -> None:
+    clock = ManualClock()
+    results = MemoryResults(clock.time)
+    first = await results.set("a", b"1", expect=None, ttl=None)
+    with pytest.raises(Conflict):
+        await results.set("a", b"2", expect=None, ttl=None)
+    second = await results.set("a", b"2", expect=first, ttl=1.0)
+    with pytest.raises(Conflict):
+        await results.set("a", b"3", expect=first, ttl=None)
+    assert await results.get(["a", "b"]) == [(b"2", second), None]
+    clock.advance(1)
+    assert await results.get(["a"]) == [None]
+    with pytest.raises(Conflict):
+        await results.set("a", b"3", expect=second, ttl=None)
+    await results.index_add("i", ["x", "y"], 2.0)
+    await results.index_add("i", ["z"], 1.0)
+    assert await results.index_page("i", 2, None) == ["y", "x"]
+    assert await results.index_page("i", 2, "x") == ["z"]
+    await results.index_remove("i", ["y", "never"])
+    assert await results.index_page("i", 9, "never") == ["x", "z"]

@@ -1,0 +1,173 @@
+"""Jobs that kill their process, bytes that are no job, tasks and versions that nobody knows (F4, F12, F13)."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from tasqueue import DEFAULT_QUEUE, Server, Status
+from tasqueue.core import codec
+from tasqueue.core.record import Record
+
+from .fleet import Fleet, job
+from .history import judge
+
+pytestmark = [pytest.mark.fault, pytest.mark.slow]
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize(("how", "cause"), [("exit", "exit code 7"), ("segfault", "SIGSEGV (signal 11)")])
+async def test_a_job_that_kills_its_process_takes_nobody_with_it(fleet: Fleet, how: str, cause: str) -> None:
+    fleet.settings.update(max_deaths=3, lease=10.0)
+    srv = fleet.server()
+    slow = [f"n{i}" for i in range(10)]
+    await srv.enqueue_many(
+        [job("poison", "p", how=how, neighbours=10), *(job("neighbour", id) for id in slow)]  # all at the head of the queue
+        + [job("work", f"w{i}", s=0.005) for i in range(490)]
+    )
+    healthy = [*slow, *(f"w{i}" for i in range(490))]
+    fleet.supervised(1, default_concurrency=12)
+    failed = await srv.wait("p", 120)
+    await fleet.all_successful(srv, healthy)
+    history = fleet.history()
+    runs = history.of("p")
+    print(f"F4 {how}: {failed.meta.prev_err}; {len(history.all())} runs of {len(healthy) + 1} jobs")
+    assert failed.meta.status is Status.FAILED
+    assert cause in failed.meta.prev_err
+    assert len(runs) == 3
+    assert len({run.pid for run in runs}) == 3
+    assert await srv.get_failed() == ["p"]
+    for run in runs[:2]:  # ten neighbours ran beside it and died with it
+        beside = [r for id in slow for r in history.of(id) if r.pid == run.pid and r.end is None]
+        assert len(beside) == 10
+    assert not [r for r in history.all() if r.pid == runs[2].pid and r is not runs[2]]  # the last run was made alone
+    for run, after in zip(runs, runs[1:], strict=False):
+        back = min(r.start for r in history.all() if r.start > run.start and r.pid == after.pid)
+        print(f"F4: in work again {back - run.start:.2f} s after the start of the run that ended it")
+        assert back - run.start < 30
+    verdict = judge(history, healthy, attempted=["p"])
+    assert verdict.lost == verdict.unexpected == verdict.twice == []
+
+
+def garbage(rand: random.Random, good: bytes) -> bytes:
+    """Bytes that are no job: noise, pieces, wrong types, too much, too deep."""
+    kind = rand.randrange(6)
+    if kind == 0:
+        return rand.randbytes(rand.randrange(0, 200))
+    if kind == 1:
+        return good[: rand.randrange(len(good))]
+    if kind == 2:
+        return good + rand.randbytes(rand.randrange(1, 20))
+    if kind == 3:
+        return b"\x91" * rand.randrange(1, 5_000)
+    if kind == 4:
+        return b"\xdd\xff\xff\xff\xff" + rand.randbytes(10)  # an array of four thousand million
+    at = rand.randrange(len(good))
+    return good[:at] + b"\xc1" + good[at + 1 :]  # a byte that msgpack does not use
+
+
+def undecodable(rand: random.Random, good: bytes) -> bytes:
+    while True:
+        data = garbage(rand, good)
+        try:
+            codec.decode_spec(data)
+        except codec.Undecodable:
+            return data
+        except codec.NewerVersion:
+            continue
+
+
+def rss(pid: int) -> float:
+    """MiB."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / (1 << 20)
+
+
+async def test_bytes_that_are_no_job_between_jobs(fleet: Fleet) -> None:
+    srv = fleet.server()
+    engine = (await srv.parts()).engine
+    worker = fleet.worker()
+    good = await srv.enqueue_many([job("work", f"before{i}") for i in range(200)])
+    await fleet.all_successful(srv, good)
+    before = rss(worker.pid)
+    rand = random.Random(12)
+    spec = codec.encode_spec(job("work", s=0), 0)
+    bad = {f"bad{i}": undecodable(rand, spec) for i in range(2_000)}
+    ids = list(bad)
+    for start in range(0, len(ids), 100):
+        await engine.submit([Record(id, DEFAULT_QUEUE, "work", bad[id]) for id in ids[start : start + 100]])
+        good += await srv.enqueue_many([job("work", f"good{start + i}") for i in range(10)])
+    await fleet.all_successful(srv, good)
+    rows = await engine.get(ids)
+    assert worker.code is None
+    assert {run.pid for run in fleet.history().all()} == {worker.pid}
+    judge(fleet.history(), good).check()
+    for id, row in zip(ids, rows, strict=True):
+        assert row is not None
+        assert row.spec == bad[id]  # kept as it was
+        tail = codec.decode_tail(row.tail)
+        assert tail.status is Status.FAILED
+        assert tail.prev_err.startswith("Undecodable: ")
+    grown = rss(worker.pid) - before
+    print(f"F12: 2,000 poison bodies, worker grew by {grown:.1f} MiB")
+    assert grown < 50
+    message = await srv.get_job(ids[0])
+    assert message.meta.status is Status.FAILED
+    assert await srv.retry(ids[0])  # offered again, and refused again
+    assert (await srv.wait(ids[0], 30)).meta.status is Status.FAILED
+
+
+async def parked(fleet: Fleet, srv: Server, ids: list[str]) -> None:
+    async def all_parked() -> bool:
+        rows = await (await srv.parts()).engine.get(ids)
+        return all(row is not None and row.parked for row in rows)
+
+    import asyncio
+
+    for _ in range(2_000):
+        if await all_parked():
+            return
+        await asyncio.sleep(0.02)
+    await fleet.until(lambda: False, "they are not parked", 0)
+
+
+@pytest.mark.parametrize("old_stays", [False, True], ids=["replaced", "rolling"])
+@pytest.mark.parametrize("what", ["task", "version"])
+async def test_what_nobody_here_knows_waits_for_somebody_who_does(fleet: Fleet, what: str, old_stays: bool) -> None:
+    srv = fleet.server()
+    engine = (await srv.parts()).engine
+
+    async def put(name: str) -> list[str]:
+        ids = [f"{name}{i}" for i in range(100)]
+        if what == "task":
+            return await srv.enqueue_many([job("brand-new", id) for id in ids])
+        spec = codec.encode_spec(job("work"), 0)
+        assert spec[1] == codec.VERSION
+        newer = spec[:1] + bytes([codec.VERSION + 1]) + spec[2:]
+        await engine.submit([Record(id, DEFAULT_QUEUE, "work", newer) for id in ids])
+        return ids
+
+    first = await put("first")
+    old = fleet.worker()
+    await parked(fleet, srv, first)
+    message = await srv.get_job(first[0])
+    assert message.meta.status is Status.QUEUED
+    assert ("brand-new" if what == "task" else "version") in message.meta.parked
+    known = await srv.enqueue_many([job("work", f"known{i}") for i in range(50)])  # nobody waits behind them
+    for id in known:
+        await srv.wait(id, 30)
+    if not old_stays:
+        old.signal(15)
+        assert await old.ended() == 0
+    capable = {"tasks": ["brand-new"]} if what == "task" else {"version": codec.VERSION + 1}
+    fleet.worker(**capable)
+    for id in first:
+        assert (await srv.wait(id, 30)).meta.status is Status.SUCCESSFUL
+    second = await put("second")  # while both are there, the old one takes some of them
+    ids = [*first, *known, *second]
+    await fleet.all_successful(srv, ids, 30)
+    verdict = judge(fleet.history(), ids)
+    verdict.check()
+    assert verdict.extra == []

@@ -1,0 +1,211 @@
+"""An engine that fails now and then: nothing is lost, and nothing runs twice while the worker lives (G1, G14)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+import pytest
+
+from tasqueue import EngineUnavailable, Job, JobCtx, Server, Status
+from tasqueue.clock import SYSTEM
+from tasqueue.engines import connect
+from tasqueue.testing.flaky import FlakyEngine
+
+from .conftest import Make
+from .helpers import until, working
+
+
+@pytest.fixture(autouse=True)
+def quiet(caplog: pytest.LogCaptureFixture) -> None:
+    """What is logged here is the test's own doing."""
+    caplog.set_level(logging.CRITICAL, "tasqueue")
+
+
+def flaky(url: str, **options: object) -> FlakyEngine:
+    return FlakyEngine(connect(url, namespace="tasqueue", timeout=5.0, ports=SYSTEM), **options)  # type: ignore[arg-type]
+
+
+class Count:
+    """A task `t` that counts the runs of each job."""
+
+    def __init__(self, srv: Server) -> None:
+        self.runs: dict[str, int] = {}
+
+        async def handler(payload: bytes, ctx: JobCtx) -> None:
+            self.runs[ctx.meta.id] = self.runs.get(ctx.meta.id, 0) + 1
+            ctx.save(payload)
+            await asyncio.sleep(0)
+
+        srv.register_task("t", handler)
+
+
+@pytest.mark.parametrize("how", ["refuse", "drop"])
+@pytest.mark.parametrize("verb", ["claim", "settle", "beat", "promote", "wait", "reclaim", "prune", "retire"])
+async def test_one_failure_of_each_verb(make: Make, url: str, verb: str, how: str) -> None:
+    engine = flaky(url)
+    srv = make(engine, lease=0.6)
+    count = Count(srv)
+    engine.weather.plan(verb, how)  # type: ignore[arg-type]
+    async with working(srv):
+        ids = await srv.enqueue_many([Job("t", b"x") for _ in range(20)])
+        for id in ids:
+            await until(lambda id=id: ended(srv, id))
+        if verb not in ("retire", "prune", "wait"):
+            await until(lambda: len(engine.weather.made(verb)) > 1)
+        ids.append(await srv.enqueue(Job("t")))
+        await until(lambda: ended(srv, ids[-1]))
+    assert count.runs == dict.fromkeys(ids, 1)
+    assert {(await srv.get_job(id)).meta.deaths for id in ids} == {0}
+
+
+async def ended(srv: Server, id: str) -> bool:
+    try:
+        return (await srv.get_job(id)).meta.status.final
+    except EngineUnavailable:
+        return False
+
+
+async def test_a_claim_is_repeated_under_its_number(make: Make, url: str) -> None:
+    engine = flaky(url)
+    srv = make(engine)
+    count = Count(srv)
+    ids = await srv.enqueue_many([Job("t") for _ in range(3)])
+    engine.weather.plan("claim", "drop", "refuse", "drop")
+    async with working(srv):
+        for id in ids:
+            await srv.wait(id, 10)
+    claims = engine.weather.made("claim")[:4]
+    assert len({(worker, number) for worker, number, _ in claims}) == 1
+    assert count.runs == dict.fromkeys(ids, 1)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_all_of_it_at_random(make: Make, url: str, seed: int) -> None:
+    engine = flaky(url, seed=seed, refuse=0.08, drop=0.08, delay=0.002, verbs=("claim", "settle", "beat", "promote", "wait"))
+    srv = make(engine, default_concurrency=8)
+    count = Count(srv)
+    async with working(srv):
+        ids = await srv.enqueue_many([Job("t", b"%d" % i) for i in range(300)])
+        for id in ids:
+            assert (await srv.wait(id, 30)).meta.status is Status.SUCCESSFUL
+    assert count.runs == dict.fromkeys(ids, 1)
+    assert [await srv.get_result(id) for id in ids] == [b"%d" % i for i in range(300)]
+
+
+async def test_submit_says_which_ids_and_may_be_repeated(make: Make, url: str) -> None:
+    engine = flaky(url)
+    srv = make(engine)
+    count = Count(srv)
+    async with working(srv):
+        for how in ("refuse", "drop"):
+            engine.weather.plan("submit", how)  # type: ignore[arg-type]
+            with pytest.raises(EngineUnavailable) as caught:
+                await srv.enqueue(Job("t", id=how))
+            assert caught.value.ids == (how,)
+            await srv.enqueue(Job("t", id=how))
+            assert (await srv.wait(how, 10)).meta.status is Status.SUCCESSFUL
+    assert count.runs == {"refuse": 1, "drop": 1}
+
+
+async def test_an_outage_while_jobs_run(make: Make, url: str) -> None:
+    engine = flaky(url)
+    srv = make(engine, lease=30)
+    entered, go = asyncio.Event(), asyncio.Event()
+
+    async def handler(payload: bytes, ctx: JobCtx) -> None:
+        entered.set()
+        await go.wait()
+        ctx.save(b"done")
+
+    srv.register_task("t", handler)
+    async with working(srv):
+        id = await srv.enqueue(Job("t"))
+        await entered.wait()
+        engine.weather.down = True
+        go.set()
+        tried = len(engine.weather.made("settle"))
+        await until(lambda: len(engine.weather.made("settle")) > tried + 2)
+        engine.weather.down = False
+        assert (await srv.wait(id, 10)).meta.status is Status.SUCCESSFUL
+
+
+async def test_an_outage_longer_than_the_lease(make: Make, url: str) -> None:
+    """Somebody else has the job by then: this worker's finish is refused, and nothing is lost."""
+    engine = flaky(url)
+    srv, other = make(engine, lease=0.3), make(lease=0.3)
+    count, theirs = Count(srv), Count(other)
+    entered, go = asyncio.Event(), asyncio.Event()
+
+    async def slow(payload: bytes, ctx: JobCtx) -> None:
+        entered.set()
+        await go.wait()
+
+    async def quick(payload: bytes, ctx: JobCtx) -> None:
+        ctx.save(b"theirs")
+
+    srv.register_task("slow", slow)
+    other.register_task("slow", quick)
+    async with working(srv):
+        id = await srv.enqueue(Job("slow"))
+        await entered.wait()
+        engine.weather.down = True
+        async with working(other):
+            assert (await other.wait(id, 15)).meta.status is Status.SUCCESSFUL
+            go.set()
+            engine.weather.down = False
+            ids = await srv.enqueue_many([Job("t") for _ in range(20)])
+            for id_ in ids:
+                assert (await srv.wait(id_, 10)).meta.status is Status.SUCCESSFUL
+    assert await srv.get_result(id) == b"theirs"
+    assert set(count.runs) | set(theirs.runs) == set(ids)
+
+
+async def test_stopping_during_an_outage_ends_in_time(make: Make, url: str) -> None:
+    engine = flaky(url)
+    srv = make(engine, grace=0.1, timeout=0.3)
+    entered = asyncio.Event()
+
+    async def handler(payload: bytes, ctx: JobCtx) -> None:
+        entered.set()
+        await asyncio.sleep(60)
+
+    srv.register_task("t", handler)
+    async with asyncio.timeout(8):
+        async with working(srv):
+            id = await srv.enqueue(Job("t"))
+            await entered.wait()
+            engine.weather.down = True
+    engine.weather.down = False
+    assert (await srv.get_job(id)).meta.status is Status.PROCESSING  # until its lease ends
+
+
+async def test_what_the_keeper_gives_back_is_not_lost_with_a_failure(make: Make, url: str) -> None:
+    engine = flaky(url)
+    srv = make(engine, default_concurrency=1, lease=30)
+    ran: list[bytes] = []
+    release, entered = asyncio.Event(), asyncio.Event()
+
+    async def handler(payload: bytes, ctx: JobCtx) -> None:
+        ran.append(payload)
+        if payload == b"slow":
+            entered.set()
+            await release.wait()
+
+    srv.register_task("t", handler)
+    async with working(srv):
+        await srv.wait(await srv.enqueue(Job("t")), 10)
+        ids = await srv.enqueue_many([Job("t", b"slow"), *(Job("t") for _ in range(10))])
+        await entered.wait()
+        settles = len(engine.weather.made("settle"))
+        engine.weather.plan("settle", "refuse", "drop")
+        await until(lambda: released(engine.weather.made("settle")[settles:]))
+        release.set()
+        for id in ids:
+            assert (await srv.wait(id, 10)).meta.status is Status.SUCCESSFUL
+    assert len(ran) == 12
+
+
+def released(settles: Sequence[tuple[object, ...]]) -> bool:
+    return len(settles) >= 3

@@ -15,7 +15,7 @@ from tasqueue.cli.bench.suite import Figure, Report
 from tasqueue.cli.terminal import Table, Text, show
 
 WORSE = 0.8
-LESS_IS_BETTER = {"ms", "MiB"}
+LESS_IS_BETTER = {"ms", "MiB", "µs/job"}
 
 
 def value(figure: Figure) -> float:

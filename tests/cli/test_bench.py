@@ -9,7 +9,7 @@ from tests.cli.conftest import tasqueue
 
 from tasqueue.cli.bench.measures import percentile
 
-WITH_A_FLOOR = {"enqueue_one", "enqueue_many", "drain_10", "drain_100"}
+WITH_A_FLOOR = {"enqueue_one", "enqueue_many", "drain_10", "drain_100", "cpu"}
 FIGURES = WITH_A_FLOOR | {"latency_p50", "latency_p95", "latency_p99", "rss"}
 
 

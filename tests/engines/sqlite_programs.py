@@ -1,6 +1,6 @@
 """What the processes of `test_sqlite_processes` run: `python -m tests.engines.sqlite_programs PROGRAM FILE ARGUMENTS…`.
 
-Each says on standard output what it was told by the engine, a line at a time, so that the test knows even when it is killed.
+Each says on standard output what the engine told it, a line at a time: so the test knows, even when it is killed.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ async def work_forever(path: str, name: str) -> None:
 
 
 async def wait_for_jobs(path: str, n: str) -> None:
-    """Claim n jobs as they come; their spec is the time (monotonic, ns) when they were submitted. Tells the delays in ms."""
+    """Claim n jobs as they come; a spec is the time (monotonic, ns) of its submit. Tells the delays in ms."""
     one = engine(path)
     await one.register("waiter", 60_000, b"", {}, 1)
     number, delays = 0, list[float]()
@@ -114,7 +114,7 @@ async def locked_for(path: str, seconds: str) -> None:
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     say("locked")
-    time.sleep(float(seconds))
+    await asyncio.sleep(float(seconds))
     other.execute("ROLLBACK")
     other.close()
 

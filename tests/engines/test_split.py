@@ -9,14 +9,15 @@ import asyncio
 import importlib
 import inspect
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tasqueue.core.record import Kind, Lease, Link, Record, Step
+from tasqueue import faults
+from tasqueue.core.record import Kind, Lease, Link, Record, Schedule, Step, Tick
 from tasqueue.core.status import State
 from tasqueue.engines.split import SplitEngine
 from tasqueue.engines.split.docs import encode
@@ -263,6 +264,55 @@ async def test_what_a_newer_library_wrote_is_left_for_one(pair: Pair) -> None:
     assert [one.id.partition("/")[0] for one in kept] == ["n", "b"]
 
 
+async def test_a_store_that_a_newer_library_has_used_is_refused(pair: Pair) -> None:
+    await pair.results.set("tasqueue:fleet", encode([99]), expect=None, ttl=None)
+    with pytest.raises(Unsupported, match="newer"):
+        await pair.engine().open()
+
+
+async def test_the_fault_points_are_passed_where_they_belong(pair: Pair) -> None:
+    passed: list[str] = []
+    engine = pair.engine()
+
+    async def points(call: Awaitable[Any]) -> list[str]:
+        passed.clear()
+        await call
+        return list(dict.fromkeys(passed))
+
+    group = Link("g:x", 1, on_success=[record("x~s0")])
+    schedule = Schedule("s", "@daily", "t", "q", 0, b"job", 0, pair.clock.ms)
+    faults.record(passed.append)
+    try:
+        assert await points(engine.submit([record("a"), record("r"), record("later", due=pair.clock.ms + 10)])) == [
+            "E2.before_write",
+            "E3.written",
+        ]
+        assert await points(engine.submit([record("x~g0", link="g:x")], [group])) == [
+            "E2.before_write",
+            "G1.record_written",
+            "G2.members_written",
+            "E3.written",
+        ]
+        await engine.register("w", LEASE, b"", {}, 1)
+        assert await points(engine.claim("w", 1, {"q": 10})) == ["W2.claimed"]
+        held = {one.lease.id: one.lease for one in engine._hands["w"].held.values()}
+        assert await points(engine.settle("w", [step(held["x~g0"])])) == [
+            "G3.last_member",
+            "G4.callback_enqueued",
+            "W9.settled",
+        ]
+        assert await points(engine.settle("w", [step(held["r"], Kind.RETRY)])) == ["W9.settled", "R2.rescheduled"]
+        pair.clock.advance(1)
+        assert await points(engine.promote()) == ["M1.due_read", "M2.moved"]
+        await engine.put_schedule(schedule)
+        assert await points(engine.fire([Tick("s", schedule.next_at, 0, 1, record("s@0"))])) == ["S2.tick_inserted"]
+        await pass_time(pair, engine, LEASE / 1000)
+        pair.clock.advance(1)
+        assert await points(engine.reclaim()) == ["P1.expired_read", "P2.offered"]
+    finally:
+        faults.record(None)
+
+
 async def test_a_record_that_cannot_be_read_is_kept_and_can_be_failed(pair: Pair) -> None:
     engine = pair.engine()
     await engine.submit([record("a")])
@@ -345,6 +395,9 @@ class _Outage:
         broker: Any = self._halves[0]
         results: Any = self._halves[1]
         return SplitEngine(broker, results, ports=ports, timeout=timeout)
+
+    def discard(self) -> None:
+        """Nothing is kept."""
 
     @property
     def outage(self) -> Any:
@@ -450,6 +503,9 @@ async def test_twins_share_what_they_hold(twinned: Pair) -> None:
 
 class _Threads:
     outage = None
+
+    def discard(self) -> None:
+        """Nothing is kept."""
 
     def __init__(self) -> None:
         self._halves: list[Any] = []

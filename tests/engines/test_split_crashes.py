@@ -1,10 +1,10 @@
 """A process dies between two calls of a pair, each two of them: nothing is lost, no id is doubled, order is kept.
 
 Every scenario is a call of the engine. It is made again and again, each time in a fresh world, and dies at its first,
-second, third … call of the broker or the results, either just before that call or just after it was carried out. So no
-gap is forgotten: the counting ends with the run in which nobody died. Then the leases end and a second engine, on the
-same pair, does all there is to do; what its handlers would have seen is the evidence. In the last part nobody dies, but
-somebody else acts in the gap.
+second, third … call of the broker or the results, either just before that call or just after it was carried out. So
+no gap is forgotten: the counting ends with the run in which nobody died. Then the leases end and a second engine, on
+the same pair, does all there is to do; what its handlers would have seen is the evidence. In the last part nobody dies,
+but somebody else acts in the gap.
 """
 
 from __future__ import annotations
@@ -109,9 +109,9 @@ class World:
             self.clock.advance(1.0)
             await self.healthy.reclaim()
 
-    def reborn(self) -> None:
-        """The first process is started again, without a fuse."""
-        self.fuse = Fuse(1 << 40, False)
+    def reborn(self, fuse: Fuse | None = None) -> None:
+        """The first process is started again, with another fuse or none."""
+        self.fuse = fuse or Fuse(1 << 40, False)
         doomed: Any = [Doomed(half, self.fuse) for half in (self.broker, self.results)]
         self.first = SplitEngine(*doomed, ports=self.clock.ports)
 
@@ -322,6 +322,38 @@ async def test_a_member_runs_before_the_producer_has_written_all() -> None:
         await world.nothing_is_left()
 
     assert await every_meeting(prepare, World.go_on, check) >= 20
+
+
+@pytest.mark.parametrize("nth", range(2, 9))
+async def test_who_completes_a_chain_dies_too(nth: int) -> None:
+    """The producer died, then the worker that was handed the expander; others run what is there before it returns."""
+
+    async def scenario(world: World) -> Callable[[], Awaitable[object]]:
+        steps, link = chain(3)
+        second, world.fuse = world.fuse, Fuse(nth, False)
+        world.arm()
+        with pytest.raises(Died):
+            await world.first.submit(steps, [link])
+        world.reborn(second)
+        await world.healthy.register("third", LEASE, b"", {}, 1)
+        return lambda: world.first.claim("third", 1, {"q": 9})
+
+    async def check(world: World, died: bool) -> None:
+        await world.run_all()
+        await world.go_on()
+        if not died:
+            world.fuse.left = 1 << 40
+            await world.first.retire("third")
+            await world.go_on()
+        found = await world.healthy.get_link("c:x")
+        if found is None:
+            assert world.ran == []
+        else:
+            assert world.ran == ["x~c0", "x~c1", "x~c2"]
+            assert found.status is Status.SUCCESSFUL
+        await world.nothing_is_left()
+
+    assert await every_gap(scenario, check) >= 4
 
 
 # -- claim ------------------------------------------------------------------------------------------------------------
@@ -600,6 +632,9 @@ async def test_cancel(which: str, again: bool) -> None:
     async def check(world: World, died: bool) -> None:
         if again:
             await world.healthy.cancel([which], None)
+            found = await world.healthy.get_link("c:x")
+            assert found is not None
+            assert found.status.final is which.startswith("x~c"), "at once"
         await world.go_on()
         runs = Counter(world.ran)
         cancelled = await world.state(which) is State.CANCELLED
@@ -634,7 +669,7 @@ async def test_cancel_link(key: str) -> None:
         assert found.status is (Status.CANCELLED if key == "c:x" else Status.FAILED)
         runs = Counter(world.ran)
         assert max(runs.values()) == 1
-        assert runs["x~c1"] == (key == "g:x")
+        assert [name for name in runs if name.startswith(f"x~{key[0]}")] == [], "each was still waiting"
         await world.nothing_is_left()
 
     assert await every_gap(scenario, check) >= 10
@@ -677,6 +712,33 @@ async def test_reopen(id: str) -> None:
     assert await every_gap(scenario, check) >= 10
 
 
+async def test_reopen_of_a_later_step() -> None:
+    """It goes back to being held, and the chain goes on from where it is."""
+
+    async def scenario(world: World) -> Callable[[], Awaitable[object]]:
+        steps, link = chain(3)
+        await world.healthy.submit(steps, [link])
+        leases = await world.claim()
+        await world.first.cancel(["x~c2"], None)
+        await world.first.settle("first", [end(leases["x~c0"])])
+        (row,) = await world.healthy.get(["x~c2"])
+        assert row is not None
+        world.ended_at = row.ended_at or 0
+        world.arm()
+        return lambda: world.first.reopen("x~c2", world.ended_at, b"again")
+
+    async def check(world: World, died: bool) -> None:
+        await world.healthy.reopen("x~c2", world.ended_at, b"again")
+        await world.go_on()
+        assert world.ran == ["x~c1", "x~c2"]
+        found = await world.healthy.get_link("c:x")
+        assert found is not None
+        assert found.status is Status.SUCCESSFUL
+        await world.nothing_is_left()
+
+    assert await every_gap(scenario, check) >= 8
+
+
 async def test_delete_and_prune() -> None:
     async def scenario(world: World) -> Callable[[], Awaitable[object]]:
         steps, link = chain(2)
@@ -709,7 +771,7 @@ async def test_delete_and_prune() -> None:
     assert await every_gap(scenario, check) >= 15
 
 
-# -- somebody else acts in the gap --------------------------------------------------------------------------------------
+# -- somebody else acts in the gap ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("verb", ["delete", "reopen", "prune"])
@@ -812,8 +874,9 @@ async def test_an_old_owner_settles_while_a_new_one_runs() -> None:
     assert await every_meeting(prepare, World.go_on, check) >= 15
 
 
+@pytest.mark.parametrize("runs", [False, True])
 @pytest.mark.parametrize("id", ["x~c0", "x~g0"])
-async def test_a_late_repetition_meets_a_reopening(id: str) -> None:
+async def test_a_late_repetition_meets_a_reopening(id: str, runs: bool) -> None:
     """The settler died. Who is handed the message again tells the chain or group, while somebody reopens the job."""
 
     async def prepare(world: World) -> Callable[[], Awaitable[object]]:
@@ -835,7 +898,7 @@ async def test_a_late_repetition_meets_a_reopening(id: str) -> None:
     async def meanwhile(world: World) -> None:
         (row,) = await world.healthy.get([id])
         assert row is not None
-        if await world.healthy.reopen(id, row.ended_at or 0, b"again"):
+        if await world.healthy.reopen(id, row.ended_at or 0, b"again") and runs:
             await world.run_all()
 
     async def check(world: World) -> None:

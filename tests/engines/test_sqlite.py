@@ -1,4 +1,4 @@
-"""What the conformance suite cannot ask of the SQLite engine: its file, its errors, its migrations, its log, its shared transactions."""
+"""What the conformance suite cannot ask of the SQLite engine: its file, errors, migrations, log, shared transactions."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
 from tasqueue.clock import SYSTEM
 from tasqueue.core import codec
 from tasqueue.core.job import DEFAULT_QUEUE
@@ -40,6 +41,14 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "jobs.db"
 
 
+def size(path: Path) -> int:
+    return path.stat().st_size
+
+
+def wal_size(path: Path) -> int:
+    return size(Path(f"{path}-wal"))
+
+
 @pytest.fixture
 async def one(path: Path) -> AsyncIterator[SqliteEngine]:
     one = engine(path)
@@ -58,7 +67,7 @@ def direct(path: Path) -> Iterator[sqlite3.Connection]:
         connection.close()
 
 
-# -- what can be wrong with a file --------------------------------------------------------------------------------------
+# -- what can be wrong with a file ------------------------------------------------------------------------------------
 
 
 def _no_folder(path: Path) -> Path:
@@ -80,6 +89,14 @@ def _text(path: Path) -> Path:
     return path
 
 
+def _mend(path: Path, bad: Path) -> None:
+    if path.is_dir():
+        path.rmdir()
+    else:
+        path.unlink(missing_ok=True)
+    bad.parent.mkdir(exist_ok=True)
+
+
 @pytest.mark.parametrize(
     ("make", "what"),
     [
@@ -98,11 +115,7 @@ async def test_an_unusable_file_is_told_at_once_and_heals(path: Path, make, what
         assert str(bad) in str(caught.value)
     with pytest.raises(FileUnusable, match=what):
         await one.counts()
-    if path.is_dir():
-        path.rmdir()
-    else:
-        path.unlink(missing_ok=True)
-    bad.parent.mkdir(exist_ok=True)
+    _mend(path, bad)
     await one.submit([record("a")])
     assert (await one.counts()).queues == {"q": {State.READY: 1}}
     await one.close()
@@ -146,7 +159,7 @@ async def test_a_file_that_is_replaced_while_it_is_open(path: Path, one: SqliteE
     assert [row.id for row in await one.jobs(Filter(), 10, None)] == ["new"]
 
 
-# -- versions -----------------------------------------------------------------------------------------------------------
+# -- versions ---------------------------------------------------------------------------------------------------------
 
 
 async def test_a_newer_schema_is_refused_and_left_alone(path: Path, one: SqliteEngine) -> None:
@@ -154,7 +167,7 @@ async def test_a_newer_schema_is_refused_and_left_alone(path: Path, one: SqliteE
     await one.close()
     with direct(path) as connection:
         connection.execute("UPDATE tasqueue_store SET version = 99")
-    with pytest.raises(Unsupported, match="schema 99.*upgrade"):
+    with pytest.raises(Unsupported, match=r"schema 99.*upgrade"):
         await one.submit([record("b")])
     other = engine(path, "elsewhere")
     await other.submit([record("c")])
@@ -222,7 +235,7 @@ async def test_a_migration_that_fails_leaves_the_old_file(path: Path, monkeypatc
     await one.close()
 
 
-# -- namespaces ---------------------------------------------------------------------------------------------------------
+# -- namespaces -------------------------------------------------------------------------------------------------------
 
 
 async def test_namespaces_of_one_file_know_nothing_of_each_other(path: Path) -> None:
@@ -246,7 +259,7 @@ def test_synchronous_is_checked(path: Path) -> None:
         engine(path, synchronous="SOMETIMES")
 
 
-# -- shared transactions ------------------------------------------------------------------------------------------------
+# -- shared transactions ----------------------------------------------------------------------------------------------
 
 
 async def test_what_waits_together_shares_a_transaction(one: SqliteEngine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,22 +335,21 @@ def test_the_engine_goes_on_when_its_loop_was_closed(path: Path) -> None:
     asyncio.run(more())
 
 
-# -- the log and the file -----------------------------------------------------------------------------------------------
+# -- the log and the file ---------------------------------------------------------------------------------------------
 
 
 async def test_the_log_is_bounded_under_load_and_short_at_rest(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "WAL_LIMIT", 1 << 20)
     monkeypatch.setattr(lane, "QUIET", 0.02)
-    wal = Path(f"{path}-wal")
     one = engine(path)
     sizes: list[int] = []
     for i in range(30):
         await one.submit([Record(f"{i}-{k}", "q", "t", b"s" * 300) for k in range(400)])
-        sizes.append(wal.stat().st_size)
-    assert path.stat().st_size > 3 << 20
+        sizes.append(wal_size(path))
+    assert size(path) > 3 << 20
     assert max(sizes) < 3 << 20
     async with asyncio.timeout(10):
-        while wal.stat().st_size > database.WAL_IDLE:  # noqa: ASYNC110  (nobody tells)
+        while wal_size(path) > database.WAL_IDLE:  # noqa: ASYNC110  (nobody tells)
             await asyncio.sleep(0.01)
     assert (await one.counts()).queues == {"q": {State.READY: 12_000}}
     await one.close()
@@ -353,7 +365,7 @@ async def test_the_file_shrinks_after_a_backlog(path: Path, monkeypatch: pytest.
     leases = (await one.claim("w", 1, {"q": 10_000})).leases
     assert all(await one.settle("w", [end(lease, ttl=0) for lease in leases]))
     async with asyncio.timeout(10):
-        while path.stat().st_size > 1 << 20:  # noqa: ASYNC110  (nobody tells)
+        while size(path) > 1 << 20:  # noqa: ASYNC110  (nobody tells)
             await asyncio.sleep(0.01)
     await one.close()
 
@@ -367,15 +379,15 @@ async def test_an_old_reader_delays_the_checkpoint_and_no_more(path: Path, monke
         reader.execute("SELECT count(*) FROM tasqueue_job").fetchone()
         for i in range(10):
             await one.submit([Record(f"{i}-{k}", "q", "t", b"s" * 300) for k in range(200)])
-        assert Path(f"{path}-wal").stat().st_size > 400_000
+        assert wal_size(path) > 400_000
         reader.execute("COMMIT")
     for i in range(10, 13):
         await one.submit([Record(f"{i}-{k}", "q", "t", b"s" * 300) for k in range(200)])
-    assert Path(f"{path}-wal").stat().st_size < 400_000
+    assert wal_size(path) < 400_000
     await one.close()
 
 
-# -- reading ------------------------------------------------------------------------------------------------------------
+# -- reading ----------------------------------------------------------------------------------------------------------
 
 
 async def test_listing_by_a_filter_looks_at_so_many_and_no_more(
@@ -431,7 +443,7 @@ async def test_no_statement_of_the_hot_path_reads_a_whole_table(path: Path, one:
             assert not [step for step in steps if step.startswith("SCAN") or "TEMP B-TREE" in step], (name, steps)
 
 
-# -- what it promises ---------------------------------------------------------------------------------------------------
+# -- what it promises -------------------------------------------------------------------------------------------------
 
 
 async def test_durability_tells_the_settings(path: Path, one: SqliteEngine) -> None:

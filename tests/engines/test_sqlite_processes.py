@@ -14,12 +14,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from tests.engines.sqlite_programs import engine, record
+
 from tasqueue.core.record import Kind, Step
 from tasqueue.core.status import State
 from tasqueue.engines.sqlite import SqliteEngine, database
 from tasqueue.errors import EngineUnavailable
-
-from tests.engines.sqlite_programs import engine, record
 
 ROOT = Path(__file__).parents[2]
 
@@ -62,6 +62,14 @@ async def one(path: Path) -> AsyncIterator[SqliteEngine]:
     await one.open()
     yield one
     await one.close()
+
+
+def size(path: Path) -> int:
+    return path.stat().st_size
+
+
+def wal_size(path: Path) -> int:
+    return size(Path(f"{path}-wal"))
 
 
 def integrity(path: Path) -> str:
@@ -113,24 +121,23 @@ async def test_a_worker_killed_after_its_settle_has_ended_the_jobs(path: Path, o
 
 
 async def test_killed_again_and_again_the_log_stays_short(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever writes makes the checkpoints; one that is killed at it is replaced by the next, here by a lone producer."""
-    wal = Path(f"{path}-wal")
+    """Whoever writes makes the checkpoints; one that is killed at it is replaced by the next, at last by one alone."""
     acknowledged: dict[str, int] = {}
     for name in ("a", "b", "c", "d"):
         async with program("submit_forever", path, name, 100_000) as process:
             for _ in range(60):
                 acknowledged[name] = int(await line(process))
             process.kill()
-            assert wal.stat().st_size < 1_000_000
+            assert wal_size(path) < 1_000_000
     monkeypatch.setattr(database, "WAL_LIMIT", 1 << 20)
     one = engine(str(path))
     for batch in range(20):
         await one.submit([record(f"alone-{batch}-{i}", b"s" * 200) for i in range(500)])
-        assert wal.stat().st_size < 3 << 20
+        assert wal_size(path) < 3 << 20
     for name, last in acknowledged.items():
         assert all(await one.get([f"{name}-{batch}-0" for batch in range(last + 1)]))
     await one.close()
-    assert path.stat().st_size > 3_000_000
+    assert size(path) > 3_000_000
     assert integrity(path) == "ok"
 
 
@@ -142,7 +149,7 @@ async def test_jobs_from_another_process_are_noticed_at_once(path: Path, one: Sq
             await asyncio.sleep(0.01)
         delays = [float(text) for text in (await line(process)).split()]
     assert len(delays) == 60
-    # About 1.5 ms on an idle machine; the bound leaves room for a busy one, and is far from what a poll of 25 ms would give.
+    # About 1.5 ms on an idle machine; the bound leaves room for a busy one, and shows that nobody polled each 25 ms.
     assert statistics.median(delays) < 12
 
 

@@ -222,8 +222,14 @@ async def produce(what: str, n: int) -> None:
         else:  # a little of everything, under fixed ids; what is not known to be stored is enqueued again
             calls = [
                 (["one"], lambda: srv.enqueue(job("work", "one"))),
-                ([f"many-{i}" for i in range(n)], lambda: srv.enqueue_many([job("work", f"many-{i}") for i in range(n)])),
-                ([f"c~c{i}" for i in range(3)], lambda: srv.enqueue_chain(Chain([job("step", n=i) for i in range(3)], id="c"))),
+                (
+                    [f"many-{i}" for i in range(n)],
+                    lambda: srv.enqueue_many([job("work", f"many-{i}") for i in range(n)]),
+                ),
+                (
+                    [f"c~c{i}" for i in range(3)],
+                    lambda: srv.enqueue_chain(Chain([job("step", n=i) for i in range(3)], id="c")),
+                ),
                 (
                     [*(f"g~g{i}" for i in range(3)), "g~s0"],
                     lambda: srv.enqueue_group(Group([job("member")] * 3, id="g", on_success=job("callback"))),

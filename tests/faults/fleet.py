@@ -98,7 +98,11 @@ class Fleet:
         return self._start(["-m", "tests.faults.app", "produce", what, str(n)], fault, {})
 
     def _start(self, argv: list[str], fault: str, settings: dict[str, Any]) -> Process:
-        env = {**os.environ, "FAULTS_DIR": str(self.folder), "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
+        env = {
+            **os.environ,
+            "FAULTS_DIR": str(self.folder),
+            "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]),
+        }
         env["FAULTS_SETTINGS"] = json.dumps({**self.settings, **settings})
         if fault:
             env["TASQUEUE_FAULT"] = fault
@@ -130,7 +134,9 @@ class Fleet:
         """How many jobs the store says that this process holds: read past the library, since it may be stopped in a write."""
         connection = sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)
         try:
-            select = "SELECT count(*) FROM tasqueue_running r JOIN tasqueue_worker w ON w.nr = r.worker WHERE w.id LIKE ?"
+            select = (
+                "SELECT count(*) FROM tasqueue_running r JOIN tasqueue_worker w ON w.nr = r.worker WHERE w.id LIKE ?"
+            )
             return connection.execute(select, (f"%:{pid}:%",)).fetchone()[0]
         finally:
             connection.close()

@@ -92,7 +92,9 @@ async def test_chains_and_groups_under_kills(fleet: Fleet) -> None:
     for i in range(100):
         await srv.enqueue_chain(Chain([job("step", n=n, s=0.003) for n in range(5)], id=f"c{i}"))
     for i in range(50):
-        await srv.enqueue_group(Group([job("member", s=0.003) for _ in range(20)], id=f"g{i}", on_success=job("callback")))
+        await srv.enqueue_group(
+            Group([job("member", s=0.003) for _ in range(20)], id=f"g{i}", on_success=job("callback"))
+        )
     chains = [[f"c{i}~c{n}" for n in range(5)] for i in range(100)]
     callbacks = [f"g{i}~s0" for i in range(50)]
     ids = [*sum(chains, []), *(f"g{i}~g{n}" for i in range(50) for n in range(20)), *callbacks]
@@ -111,7 +113,9 @@ async def test_chains_and_groups_under_kills(fleet: Fleet) -> None:
         assert (await srv.get_group(f"g{i}")).status is Status.SUCCESSFUL
         assert await srv.get_result(callback) == b"20"
         members = [run.end for n in range(20) for run in history.of(f"g{i}~g{n}") if run.done]
-        assert history.of(callback)[0].start > max(end for end in members if end is not None) - 1e-3 or len(members) > 20
+        assert (
+            history.of(callback)[0].start > max(end for end in members if end is not None) - 1e-3 or len(members) > 20
+        )
     assert {run.id for run in history.all("callback")} == set(callbacks)
 
 

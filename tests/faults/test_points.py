@@ -46,7 +46,9 @@ async def finish(fleet: Fleet, srv: Server, ids: list[str], within: float = PATI
     """Until all is done; the ids with those of the schedule's ticks, which nobody enqueued."""
     for schedule in await srv.get_schedules():
         ticks = len(fleet.history().all("every-second"))
-        await fleet.until(lambda ticks=ticks: len(fleet.history().all("every-second")) > ticks, "no tick any more", within)
+        await fleet.until(
+            lambda ticks=ticks: len(fleet.history().all("every-second")) > ticks, "no tick any more", within
+        )
         await srv.delete_schedule(schedule.id)
     await fleet.all_successful(srv, ids, within)
     return [*ids, *{run.id for run in fleet.history().all("every-second")}]

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 from tasqueue import Server
 
 APP = '''
-import asyncio, ctypes, os, signal, sys, time
+import asyncio, ctypes, os, subprocess, time
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tasqueue import Server
@@ -70,6 +70,21 @@ def deaf(payload, ctx):
         time.sleep(0.01)
     note("end", ctx)
 
+async def stubborn(payload, ctx):
+    """A coroutine that does not let itself be cancelled."""
+    note("start", ctx)
+    while not told(f"go-{ctx.meta.id}"):
+        try:
+            await asyncio.sleep(0.01)
+        except asyncio.CancelledError:
+            pass
+
+async def family(payload, ctx):
+    """Has a process of its own, which nobody ends."""
+    process = subprocess.Popen(["sleep", "600"])
+    (HERE / f"pid-{ctx.meta.id}").write_text(str(process.pid))
+    await hold(payload, ctx)
+
 async def poison(payload, ctx):
     note("start", ctx)
     for neighbour in payload.split():  # they are to die beside it
@@ -81,7 +96,7 @@ async def neighbour(payload, ctx):
     (HERE / f"seen-{ctx.meta.id}").touch()
     await hold(payload, ctx)
 
-for handler in (hold, hog, deaf, poison, neighbour):
+for handler in (hold, hog, deaf, stubborn, family, poison, neighbour):
     srv.register_task(handler.__name__, handler)
 '''
 

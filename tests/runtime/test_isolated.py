@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from tests.runtime.fleet import until
+from tests.runtime.fleet import Fleet, until
 
 from tasqueue import Job, JobFailed, Server, Status
 from tasqueue.clock import SYSTEM
@@ -99,6 +99,19 @@ def heard(ctx, error):
 
 for handler in (where, raises, last, snoozes, dies, says, cleans_up, hog, chatty):
     srv.register_task(handler.__name__, handler, max_retries=2, backoff=0.01, failed_cb=heard)
+"""
+
+WORKER = """
+import asyncio
+from fleetapp import srv
+from tasqueue.clock import SYSTEM
+from tasqueue.runtime.isolated import Isolator
+from tasqueue.runtime.worker import Worker
+
+async def main():
+    await Worker(await srv.parts(), isolator=Isolator("fleetapp:srv", SYSTEM)).run()
+
+asyncio.run(main())
 """
 
 
@@ -234,6 +247,20 @@ async def test_a_drain_gives_back_what_runs_there(server: Server, tmp_path: Path
     assert (meta.status, meta.retried, meta.deaths) == (Status.QUEUED, 0, 0)
     assert [message.meta.id for message in await server.get_pending()] == ["job"]
     await until(lambda: not alive(pid), "the end of that process")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+async def test_a_process_does_not_outlive_its_worker(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, max_deaths=1)
+    try:
+        worker = fleet.start(script=WORKER)
+        await fleet.server.enqueue(Job("deaf", id="job"))
+        lone = await fleet.started("job")
+        assert lone.pid != worker.pid
+        worker.kill()
+        await fleet.until(lambda: lone.pid not in fleet.processes(), "the end of the lone process", 3.0)
+    finally:
+        await fleet.close()
 
 
 async def test_a_process_that_cannot_start_does_not_fail_the_job(server: Server, tmp_path: Path) -> None:

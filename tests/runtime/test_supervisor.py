@@ -112,8 +112,11 @@ async def test_a_job_that_kills_its_process_fails_with_the_cause_and_harms_nobod
 async def test_a_drain_spends_nothing_and_ends_in_time(make: Make) -> None:
     fleet = make(default_concurrency=4)
     supervisor = fleet.start(processes=1, grace=1.0)
-    await fleet.server.enqueue_many([Job("hold", id="quick"), Job("hold", id="slow"), Job("deaf", id="deaf")])
-    for id in ("quick", "slow", "deaf"):
+    given_back = ["slow", "deaf", "stubborn"]
+    await fleet.server.enqueue_many(
+        [Job("hold", id="quick"), Job("hold", id="slow"), Job("deaf", id="deaf"), Job("stubborn", id="stubborn")]
+    )
+    for id in ("quick", *given_back):
         await fleet.started(id)
     asked = time.monotonic()
     supervisor.send_signal(signal.SIGTERM)
@@ -122,11 +125,11 @@ async def test_a_drain_spends_nothing_and_ends_in_time(make: Make) -> None:
     assert 1.0 <= time.monotonic() - asked < 2.6
     await fleet.until(lambda: not fleet.processes(), "the end of all children", 1.0)
     assert (await fleet.server.get_job("quick")).meta.status is Status.SUCCESSFUL
-    for id in ("slow", "deaf"):
+    for id in given_back:
         meta = (await fleet.server.get_job(id)).meta
         assert (meta.status, meta.retried, meta.deaths) == (Status.QUEUED, 0, 0)
-    assert {message.meta.id for message in await fleet.server.get_pending()} == {"slow", "deaf"}
-    assert len(fleet.history("start")) == 3
+    assert {message.meta.id for message in await fleet.server.get_pending()} == {*given_back}
+    assert len(fleet.history("start")) == 4
 
 
 async def test_a_second_signal_skips_the_grace(make: Make) -> None:
@@ -185,6 +188,17 @@ async def test_children_do_not_outlive_their_supervisor(make: Make) -> None:
     assert {message.meta.id for message in await fleet.server.get_pending()} == {"async", "deaf"}
     for id in ("async", "deaf"):
         assert (await fleet.server.get_job(id)).meta.deaths == 0
+
+
+async def test_what_a_crashed_child_has_started_ends_with_it(make: Make) -> None:
+    fleet = make()
+    fleet.start(processes=1)
+    await fleet.server.enqueue(Job("family", id="job"))
+    child = await fleet.started("job")
+    process = int((fleet.folder / "pid-job").read_text())
+    assert process in fleet.processes()
+    os.kill(child.pid, signal.SIGKILL)
+    await fleet.until(lambda: process not in fleet.processes(), "the end of the child's child", 3.0)
 
 
 async def test_a_lone_process_does_not_outlive_its_worker(make: Make) -> None:

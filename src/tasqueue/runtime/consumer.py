@@ -150,6 +150,8 @@ class Consumer:
                     return None
         finally:
             self._claiming = False
+        if faults.active and claim.leases:
+            faults.point("W3.decoded")
         self._number = number  # only now: whatever else was raised, the next claim asks for this one's answer again
         if worker != crew.worker:
             return None
@@ -158,8 +160,6 @@ class Consumer:
                 self._put(release(lease))
             return None
         if claim.leases:
-            if faults.active:
-                faults.point("W3.decoded")
             self._distribute(claim.leases)
             if self._unknown:
                 await self._park_unknown()
@@ -255,7 +255,7 @@ class Consumer:
         if not announced:
             return self._policy
         parked = 0 if lease.parked_at is None else max(0, self._now() - lease.parked_at)
-        until = parked + min(max(parked, FIRST_OFFER), LAST_OFFER)
+        until = parked + min(max(parked // 8, FIRST_OFFER), LAST_OFFER)
         return replace(self._policy, park_for=min(until, self._policy.park_for))
 
     def _waited_enough(self, lease: Lease) -> bool:

@@ -105,13 +105,13 @@ class Settler:
                 self.emptied()
 
     async def _write(self, worker: str, steps: list[Step]) -> None:
-        if faults.active:
-            faults.point("W8.before_settle")
-            if any(step.kind is Kind.RETRY for step in steps):
-                faults.point("R1.before_retry")
         began = self._mono()
         while True:
             try:
+                if faults.active:
+                    faults.point("W8.before_settle")
+                    if any(step.kind is Kind.RETRY for step in steps):
+                        faults.point("R1.before_retry")
                 accepted = await self._engine.settle(worker, steps)
                 break
             except EngineUnavailable as error:
@@ -131,4 +131,7 @@ class Settler:
                 self._actives.pop((step.id, step.claim), None)
             if self._bus.wanted(Refused):
                 self._bus.emit(Refused(worker, stale))
-        self._stored(steps, self._actives)
+        try:
+            self._stored(steps, self._actives)
+        except Exception:  # the steps are stored: what cannot be told must not keep others from being
+            log.exception("telling of %d stored finish(es) failed", len(steps))

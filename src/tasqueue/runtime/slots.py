@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -18,7 +19,7 @@ from .. import faults
 from ..client.context import OVER, TYPED, Host, JobCtx
 from ..client.registry import TaskDef
 from ..core.codec import ErrorEntry
-from ..core.lifecycle import Outcome, Raised, Returned, Run, decide, refuse
+from ..core.lifecycle import Outcome, Raised, Returned, Run, decide, refuse, release
 from ..core.record import Kind, Step
 from ..events import Started
 from .crew import Crew
@@ -80,7 +81,19 @@ class Slots:
         while len(lane.slots) < lane.concurrency:
             task = self._loop.create_task(self._slot(lane), name=f"tasqueue-slot-{lane.queue}")
             lane.slots.add(task)
-            task.add_done_callback(lane.slots.discard)
+            task.add_done_callback(partial(self._over, lane))
+
+    def _over(self, lane: Lane, slot: asyncio.Task[None]) -> None:
+        """A slot ends when it is closed or has a successor. One that failed instead gives back what it ran, and gets one."""
+        lane.slots.discard(slot)
+        if slot.cancelled() or not isinstance(error := slot.exception(), Exception):
+            return
+        log.error("a slot of queue %r failed; its job goes back", lane.queue, exc_info=error)
+        for active in [active for active in lane.running.values() if active.slot is slot]:
+            active.ended = True
+            self._vacate(active)
+            self._put(active, release(active.run.lease))
+        self.open(lane)
 
     async def close(self) -> None:
         """End all slots; what still runs in one is cancelled and left to the lease."""
@@ -156,13 +169,13 @@ class Slots:
             else:
                 active.ended = True
                 ctx.closed = OVER
-                del running[lease.id]
                 try:
                     step = decide(run, outcome, now, rand)
                 except Exception as error:
                     step = self._undecided(active, outcome, error)
                 if faults.active:
                     faults.point("W7.decided")
+                del running[lease.id]
                 if trait.heard or bus.active:
                     active.seconds = ended - at
                     put(step, active, run.worker)

@@ -16,6 +16,7 @@ TITLES = {
     "enqueue_many": "enqueue, batches of 1,000",
     "drain_10": "drain, concurrency 10",
     "drain_100": "drain, concurrency 100",
+    "cpu": "processor time to drain",
     "latency_p50": "latency, idle worker, p50",
     "latency_p95": "latency, idle worker, p95",
     "latency_p99": "latency, idle worker, p99",
@@ -78,7 +79,7 @@ def _row(figure: Figure) -> list[str | Text]:
         figure.unit,
         _range(figure.ours),
         "" if floor is None else _number(floor.median),
-        "" if ratio is None else Text(f"{ratio:.2f}", "good" if ratio >= 0.5 else "warn"),
+        "" if ratio is None else Text(f"{ratio:.2f}", "strong"),
     ]
 
 

@@ -10,6 +10,7 @@ import asyncio
 import importlib
 import struct
 from collections.abc import Sequence
+from time import process_time
 
 import msgspec
 
@@ -48,9 +49,10 @@ async def floor(case: Case) -> dict[str, float]:
         began = mono()
         store.enqueue_batches(case.n, PAYLOAD)
         found["enqueue_many"] = case.n / (mono() - began)
-        began = mono()
+        began, used = mono(), process_time()
         await store.drain(concurrency)
         found[f"drain_{concurrency}"] = case.n / (mono() - began)
+        found["cpu"] = (process_time() - used) / case.n * 1e6
         store.close()
     store = _floor(case, "few")
     began = mono()
@@ -116,11 +118,11 @@ async def _drain(srv: Server, n: int, concurrency: int) -> dict[str, float]:
             ended.set()
 
     srv.on(Settled, settled)
-    began = mono()
+    began, used = mono(), process_time()
     working = asyncio.create_task(srv.start())
     await _or_fail(ended, working)
-    seconds = mono() - began
-    found = {f"drain_{concurrency}": n / seconds, "rss": _rss()}
+    seconds, used = mono() - began, process_time() - used
+    found = {f"drain_{concurrency}": n / seconds, "cpu": used / n * 1e6, "rss": _rss()}
     await srv.stop()
     await working
     return found

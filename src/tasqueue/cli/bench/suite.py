@@ -85,6 +85,7 @@ UNITS = {
     "enqueue_many": "jobs/s",
     "drain_10": "jobs/s",
     "drain_100": "jobs/s",
+    "cpu": "µs/job",
     "latency_p50": "ms",
     "latency_p95": "ms",
     "latency_p99": "ms",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from ...core.status import State, Status
+from ...core.status import ENDED, State, Status
 from ...interfaces import Cancelled, PauseRow
 from .docs import VERSION, Fleet, Job, LinkDoc, Order, OrderKind, Worker, end_link, ended, reopened
 from .lease import Leasing
@@ -68,48 +68,42 @@ class Operating(Leasing):
         if key.startswith("g:"):
             await self.cancel([id for pos, id in enumerate(link.ids) if pos not in link.members], ttl)
             return True
-        mine = False
-
-        def end(doc: LinkDoc) -> bool:
-            nonlocal mine
-            mine = doc.status is Status.PROCESSING
-            if mine:
-                end_link(doc, Status.CANCELLED, now)
-            return mine
-
-        link = await self._store.change_link(key, end, now)
-        if link is None or not mine:
-            return False
-        await self.cancel([link.ids[link.pos]], ttl)
-        await self._link_ended(link, now)
+        # The step first, then the whole: who dies in between has left it open, and can be repeated.
+        step = -1
+        while link is not None and step != link.pos < link.n:
+            step = link.pos
+            await self.cancel([link.ids[step]], ttl)
+            link = await self._store.change_link(key, lambda doc: _cancelled(doc, now), now)
+        if link is not None:
+            await self._link_ended(link, now)
         return True
 
     async def reopen(self, id: str, ended_at: int, tail: bytes) -> bool:
+        """Repeated, it is False, but completes what an earlier call has left undone in the chain or group."""
         now = await self.now()
-        job = _reopenable((await self._store.jobs([id]))[0], ended_at, now)
+        entry = (await self._store.jobs([id]))[0]
+        job = _reopenable(entry, ended_at, now)
         if job is None:
+            if entry is not None and entry.doc is not None and entry.doc.round and entry.doc.link:
+                await self._tell_reopened(entry.doc, now)
             return False
-        await self._follow(
-            [job], now
-        )  # in case that whoever ended it died on the way: nothing of this end may come later
-        entry = await self._store.link(job.link) if job.link else None
-        link = entry and entry.doc
-        if link is not None and (link.nonce != job.batch or link.gone(now)):
-            link = None
-        if link is not None and link.key.startswith("c:") and job.pos > link.pos:
+        # In case that whoever ended it died on the way: nothing of this end may come later.
+        await self._follow([job], now)
+        found = await self._store.link(job.link) if job.link else None
+        link = found and found.doc
+        alive = link is not None and link.nonce == job.batch and not link.gone(now)
+        if link is not None and alive and job.link.startswith("c:") and job.pos > link.pos:
             new = await self._reopen_held(id, ended_at, tail, now)
         else:
             order = Order(VERSION, OrderKind.REOPEN, id, self._nonce(), job.nonce, tail)
             (new,) = await self._carry_out([(order, job)], now)
-        if new is None:
-            return False
-        await self._store.remove(f"ended:{int(job.state)}", [id])
-        await self._store.remove("gone", [f"{job.gone_at}:j:{id}"])
-        if link is not None:
-            await self._store.remove("gone", [f"{link.gone_at}:{link.key}"])
-            await self._link_reopened(new, now)
-            await self._go_on(link.key, now)
-        return True
+        if new is not None and alive:
+            await self._tell_reopened(new, now)
+        return new is not None
+
+    async def _tell_reopened(self, job: Job, now: int) -> None:
+        await self._link_reopened(job, now)
+        await self._go_on(job.link, now)
 
     async def _reopen_held(self, id: str, ended_at: int, tail: bytes, now: int) -> Job | None:
         while True:
@@ -153,9 +147,10 @@ class Operating(Leasing):
         return [id in deleted and not deleted.discard(id) for id in ids]
 
     async def _unlist(self, jobs: Sequence[Job]) -> None:
-        await self._store.remove("jobs", [job.id for job in jobs])
-        for state in {job.state for job in jobs}:
-            await self._store.remove(f"ended:{int(state)}", [job.id for job in jobs if job.state is state])
+        """Out of every index: a reopened job is still in that of its first end, since readers look at the record."""
+        ids = [job.id for job in jobs]
+        for index in ("jobs", *(f"ended:{int(state)}" for state in ENDED)):
+            await self._store.remove(index, ids)
         await self._store.remove("gone", [f"{job.gone_at}:j:{job.id}" for job in jobs if job.gone_at is not None])
         self._ends.set()
 
@@ -203,6 +198,13 @@ class Operating(Leasing):
         await self._store.remove("gone", members)
         self._ends.set()
         return len(jobs) + links
+
+
+def _cancelled(link: LinkDoc, now: int) -> bool:
+    if link.status is not Status.PROCESSING:
+        return False
+    end_link(link, Status.CANCELLED, now)
+    return True
 
 
 def _reopenable(entry: Entry[Job] | None, ended_at: int, now: int) -> Job | None:

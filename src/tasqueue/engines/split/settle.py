@@ -30,8 +30,6 @@ class Settling(Claiming):
 
     async def settle(self, worker: str, steps: Sequence[Step]) -> list[bool]:
         now = await self.now()
-        if faults.active and any(step.kind is Kind.RETRY for step in steps):
-            faults.point("R1.before_retry")
         parking = [step for step in steps if step.kind is Kind.PARK]
         known = await self._announce_parking(parking, now) if parking else set[str]()
         stored = await self._write_steps(worker, steps, now)

@@ -14,7 +14,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from ...core.codec import NewerVersion, Undecodable
 from ...core.status import State
-from ...errors import EngineUnavailable
+from ...errors import EngineUnavailable, Unsupported
 from ...interfaces import Broker, Conflict, Delivery, Message, Results, Revision
 from .docs import KEEP, Fleet, Job, LinkDoc, Order, Worker, decoder, encode
 
@@ -97,9 +97,8 @@ class Store:
         return [entry and entry.doc for entry in await self.read([f"w:{id}" for id in ids], _worker)]
 
     async def fleet(self) -> Fleet:
-        """The one record that all share."""
-        entry = (await self.read(["fleet"], _fleet))[0]
-        return (entry and entry.doc) or Fleet()
+        """The one record that all share. Unsupported when a newer library wrote it."""
+        return _fleet_of((await self.read(["fleet"], _fleet))[0])
 
     async def get(self, keys: Sequence[str]) -> list[tuple[bytes, Revision] | None]:
         """Bytes by key."""
@@ -156,7 +155,7 @@ class Store:
         """The fleet's record once `change` was applied to it (it says whether there was anything to change)."""
         while True:
             entry = (await self.read(["fleet"], _fleet))[0]
-            doc = (entry and entry.doc) or Fleet()
+            doc = _fleet_of(entry)
             if not change(doc) or await self.set("fleet", encode(doc), entry and entry.revision):
                 return doc
 
@@ -262,6 +261,14 @@ def message_id(id: str, nonce: str) -> str:
     repetitions.
     """
     return f"{id}/{nonce}"
+
+
+def _fleet_of(entry: Entry[Fleet] | None) -> Fleet:
+    if entry is not None and entry.newer:
+        raise Unsupported(
+            "these results were used by a newer tasqueue, in a format that this one cannot read: upgrade it"
+        )
+    return (entry and entry.doc) or Fleet()
 
 
 def _ttl(gone_at: int | None, now: int) -> float | None:

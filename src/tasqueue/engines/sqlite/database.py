@@ -8,7 +8,6 @@ needs to be elected: the role is held for as long as the lock, and a killed proc
 
 from __future__ import annotations
 
-import os
 import re
 import sqlite3
 from pathlib import Path
@@ -56,7 +55,8 @@ def connect(path: str, *, synchronous: str, readonly: bool = False) -> sqlite3.C
         mode = run("PRAGMA journal_mode = WAL").fetchone()[0]
         if mode != "wal":
             raise FileUnusable(
-                f"{path}: the write-ahead log cannot be used here (journal mode {mode}); keep the file on a local file system"
+                f"{path}: the write-ahead log cannot be used here (journal mode {mode});"
+                " keep the file on a local file system"
             )
         run("PRAGMA wal_autocheckpoint = 0")
         # The log's file is kept at this size and written anew from its beginning, which saves the file system a good
@@ -86,8 +86,8 @@ def prepare(connection: sqlite3.Connection, names: sql.Sql, path: str) -> None:
             version = VERSION
         if version > VERSION:
             raise Unsupported(
-                f"{path}: namespace written by a newer tasqueue (schema {version}, this one knows up to {VERSION}); upgrade"
-                " tasqueue here, or use another file or namespace"
+                f"{path}: namespace written by a newer tasqueue (schema {version}, this one knows up to {VERSION});"
+                " upgrade tasqueue here, or use another file or namespace"
             )
         for old in range(version, VERSION):
             _script(connection, names.of(sql.read(f"migrate_{old}").replace("-- schema", sql.read("schema"))))
@@ -120,13 +120,13 @@ class File:
     """Which file the path names now, and how large its log is, without opening it (which would drop SQLite's locks)."""
 
     def __init__(self, path: str) -> None:
-        self.path = path
-        self._wal = path + "-wal"
+        self._path = Path(path)
+        self._wal = Path(f"{path}-wal")
 
     def identity(self) -> tuple[int, int] | None:
         """None: there is no such file."""
         try:
-            found = os.stat(self.path)
+            found = self._path.stat()
         except OSError:
             return None
         return (found.st_dev, found.st_ino)
@@ -134,7 +134,7 @@ class File:
     def wal_size(self) -> int:
         """Bytes."""
         try:
-            return os.stat(self._wal).st_size
+            return self._wal.stat().st_size
         except OSError:
             return 0
 

@@ -22,7 +22,7 @@ def examine(connection: sqlite3.Connection, path: str, synchronous: str) -> Dura
     mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
     system = file_system(path)
     findings = [
-        Finding("file", os.path.abspath(path)),
+        Finding("file", str(Path(path).absolute())),
         Finding("journal_mode", mode, "ok" if mode == "wal" else "error", "" if mode == "wal" else "WAL is needed"),
         _synchronous(synchronous),
         version(sqlite3.sqlite_version_info),
@@ -57,8 +57,8 @@ def version(found: tuple[int, ...]) -> Finding:
     if found >= FIXED[0] or any(found[:2] == line[:2] and found >= line for line in FIXED[1:]):
         return Finding("sqlite", text)
     advice = (
-        "has the WAL-reset bug, which can damage a file that is checkpointed and written at the same instant. Tasqueue never does"
-        " that, but other programs on this file may; 3.51.3, 3.50.7 and 3.44.6 are mended"
+        "has the WAL-reset bug, which can damage a file that is checkpointed and written at the same instant. Tasqueue"
+        " never does that, but other programs on this file may; 3.51.3, 3.50.7 and 3.44.6 are mended"
     )
     return Finding("sqlite", text, "warn", advice)
 
@@ -69,7 +69,7 @@ def _file_system(system: str) -> Finding:
             "file system",
             system,
             "error",
-            "SQLite's locks and shared memory do not work over a network; use a local disk",
+            "SQLite's locks and shared memory do not work over a network: use a local disk",
         )
     if system in VOLATILE:
         return Finding("file system", system, "warn", "kept in memory: gone after a restart of the machine")

@@ -34,7 +34,7 @@ def is_busy(error: sqlite3.Error) -> bool:
 def locked(path: str, seconds: float) -> str:
     """Why a call that only waited for a lock got no answer."""
     return (
-        f"{path}: another process has held the database locked for {seconds:g} s; it goes on by itself once that one lets go"
+        f"{path}: another process has held the database locked for {seconds:g} s; it works again once that one lets go"
         f" (`fuser {path}` shows who has it open)"
     )
 
@@ -46,11 +46,12 @@ def translate(error: sqlite3.Error, path: str) -> TasqueueError:
         return EngineUnavailable(f"{path}: locked by another process ({error}); try again")
     if what == FULL:
         return EngineUnavailable(
-            f"{path}: the disk is full, nothing of this call was stored ({error}); make room, and it works again by itself"
+            f"{path}: the disk is full, nothing of this call was stored ({error}); make room, and it works again"
         )
     if what in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM):
         return EngineUnavailable(
-            f"{path}: reading or writing failed ({_detail(error)}); the disk may be full, failing or gone: see the system's log"
+            f"{path}: reading or writing failed ({_detail(error)}); the disk may be full, failing or gone:"
+            " see the system's log"
         )
     return FileUnusable(_unusable(what, error, path))
 
@@ -67,8 +68,8 @@ def _unusable(what: int, error: sqlite3.Error, path: str) -> str:
         return f"{path}: cannot be opened; check that this user may write the file and its folder {folder}"
     if what in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
         return (
-            f"{path}: cannot be written ({error}); SQLite needs to write the file, `{path}-wal`, `{path}-shm` and the folder"
-            f" {folder}: check their owner, their mode and whether the file system is mounted read-only"
+            f"{path}: cannot be written ({error}); SQLite needs to write the file, `{path}-wal`, `{path}-shm` and the"
+            f" folder {folder}: check their owner, their mode and whether the file system is mounted read-only"
         )
     if what == sqlite3.SQLITE_NOTADB:
         return f"{path}: is not an SQLite database; correct the URL, or move that file away"

@@ -49,19 +49,22 @@ class Tx:
         """Fault points that lie behind the commit."""
 
     def run(self, name: str, *values: Any) -> sqlite3.Cursor:
-        return self.connection.execute(self.sql[name], values)
+        order = self.sql.order.get(name)
+        return self.connection.execute(self.sql[name], values if order is None else [values[i] for i in order])
 
     def value(self, name: str, *values: Any) -> Any:
         """The first column of the first row; None when there is none."""
-        row = self.connection.execute(self.sql[name], values).fetchone()
+        row = self.run(name, *values).fetchone()
         return None if row is None else row[0]
 
     def column(self, name: str, *values: Any) -> list[Any]:
         """The first column of each row."""
-        return [row[0] for row in self.connection.execute(self.sql[name], values)]
+        return [row[0] for row in self.run(name, *values)]
 
-    def bulk(self, name: str, width: int, values: list[Any], *first: Any) -> int:
-        return self.sql.bulk(self.connection, name, width, values, first)
+    def bulk(
+        self, name: str, width: int, values: list[Any], before: tuple[Any, ...] = (), after: tuple[Any, ...] = ()
+    ) -> int:
+        return self.sql.bulk(self.connection, name, width, values, before, after)
 
     def place(self, n: int) -> int:
         """The first of n new numbers."""

@@ -126,7 +126,7 @@ def _jobs(which: Filter, limit: int, after: str | None, tx: Tx) -> list[Row]:
     found: list[int] = []
     for state in [None] if which.states is None else which.states:
         name, extra = "newest" if state is None else f"newest_{int(state)}", ()
-        if state in (State.HELD, State.DUE, State.PARKED):
+        if state is not None and state in (State.HELD, State.DUE, State.PARKED):
             name, extra = "newest_idle", (int(state),)
         before, wanted = BEYOND if last is None else last, limit
         for _ in range(LOOKS):

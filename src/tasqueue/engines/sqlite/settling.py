@@ -50,28 +50,26 @@ def _settle(worker: str, steps: Sequence[Step], tx: Tx) -> list[bool]:
     nr = row[0]
     seqs: list[int] = [step.ref if step.ref is not None else tx.value("seq_of", step.id) or 0 for step in steps]
     lasting = all(step.kind is END and step.ttl != 0 for step in steps)
-    if lasting and _store(tx, nr, steps, seqs) == len(steps):
-        mine, refused = steps, False
-    else:
-        holds = dict(tx.run("holds", nr, str(seqs)).fetchall())
+    mine, held = steps, seqs
+    if not lasting or _store(tx, nr, steps, seqs) < len(steps):
+        holds = dict(tx.run("holds", str(seqs), nr).fetchall())
         pairs = [(step, seq) for step, seq in zip(steps, seqs, strict=True) if holds.get(seq) == step.claim]
-        mine, refused = [step for step, _ in pairs], len(pairs) < len(steps)
-        all_seqs, seqs = seqs, [seq for _, seq in pairs]
+        mine, held = [step for step, _ in pairs], [seq for _, seq in pairs]
         if not lasting:
             _each(tx, nr, worker, pairs)
-    if seqs:
-        tx.run("let_go", str(seqs))
+    if held:
+        tx.run("let_go", str(held))
         tx.news = True
     if any(step.follow or step.link for step in mine):
         _what_follows(tx, mine)
     if tx.value("asked_any"):
-        answered = [seq for step, seq in zip(mine, seqs, strict=True) if step.kind is not RELEASE]
+        answered = [seq for step, seq in zip(mine, held, strict=True) if step.kind is not RELEASE]
         tx.run("answered", str(answered))
     tx.passed.append("W9.settled")
-    if not refused:
+    if len(held) == len(steps):
         return [True] * len(steps)
-    good = set(seqs)
-    return [seq in good or _applied_before(tx, nr, step, seq) for step, seq in zip(steps, all_seqs, strict=True)]
+    good = set(held)
+    return [seq in good or _applied_before(tx, nr, step, seq) for step, seq in zip(steps, seqs, strict=True)]
 
 
 def _store(tx: Tx, nr: int, ends: Sequence[Step], seqs: Sequence[int]) -> int:
@@ -86,7 +84,7 @@ def _store(tx: Tx, nr: int, ends: Sequence[Step], seqs: Sequence[int]) -> int:
         values += (seq, step.tail, step.result)
     now, num = tx.now, tx.place(1)
     return sum(
-        tx.bulk("end", 3, values, nr, claim, state, num, now, None if ttl is None else now + ttl)
+        tx.bulk("end", 3, values, (state, num, now, None if ttl is None else now + ttl), (nr, claim))
         for (claim, state, ttl), values in groups.items()
     )
 

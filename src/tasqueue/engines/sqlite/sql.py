@@ -24,6 +24,7 @@ but once. A few fixed sizes, so that the prepared statements are found again."""
 _valid = re.compile(r"[A-Za-z0-9_-]{1,64}\Z").match
 _name = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 _table = re.compile(r"\bns_(\w+)")
+_number = re.compile(r"\?([1-9])")
 _row = re.compile(r"(\((?:\?, )*\?\)), \.\.\.")
 
 
@@ -36,7 +37,7 @@ def check_namespace(namespace: str) -> str:
 
 def read(name: str) -> str:
     """The text of a file."""
-    return files(__package__).joinpath("sql", f"{name}.sql").read_text("utf-8")
+    return files("tasqueue.engines.sqlite").joinpath("sql", f"{name}.sql").read_text("utf-8")
 
 
 @cache
@@ -58,6 +59,12 @@ class Sql(dict[str, str]):
         prefix = re.sub("[A-Z]", lambda found: "^" + found[0].lower(), check_namespace(namespace))
         self._prefix = f"~{prefix}" if prefix.startswith("sqlite") else prefix
         super().__init__({name: self.of(text) for name, text in _statements().items()})
+        self.order: dict[str, tuple[int, ...]] = {}
+        """Of the statements with numbered parameters: which value stands where. Python 3.12 warns of `?1`, so it gets `?`."""
+        for name, text in self.items():
+            if numbers := _number.findall(text):
+                self.order[name] = tuple(int(number) - 1 for number in numbers)
+                self[name] = _number.sub("?", text)
         self._bulk: dict[str, list[tuple[int, str]]] = {}
         for name, text in self.items():
             if row := _row.search(text):
@@ -72,14 +79,22 @@ class Sql(dict[str, str]):
         return f"{self._prefix}_{name}"
 
     def bulk(
-        self, connection: Connection, name: str, width: int, values: Sequence[Any], first: tuple[Any, ...] = ()
+        self,
+        connection: Connection,
+        name: str,
+        width: int,
+        values: Sequence[Any],
+        before: tuple[Any, ...] = (),
+        after: tuple[Any, ...] = (),
     ) -> int:
-        """Run a bulk statement over flat `values`, `width` for each row, `first` before each chunk. The row count."""
+        """Run a bulk statement over flat `values`, `width` for each row. The row count.
+
+        `before` and `after` are the values of parameters that stand before and behind the rows in the statement's text.
+        """
         total, at, left = 0, 0, len(values) // width
         for n, text in self._bulk[name]:
             while left >= n:
-                chunk = values[at : at + n * width]
-                total += connection.execute(text, (*first, *chunk)).rowcount
+                total += connection.execute(text, (*before, *values[at : at + n * width], *after)).rowcount
                 at += n * width
                 left -= n
         return total

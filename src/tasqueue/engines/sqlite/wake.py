@@ -22,6 +22,8 @@ from .sql import Sql
 FIRST = 0.001
 LAST = 0.025
 GROWTH = 1.1
+PACE = 0.004
+"""Between two questions on behalf of those who watch."""
 EAGER = 40
 """Polls without a change before they become more seldom."""
 
@@ -145,7 +147,9 @@ class Poller:
     def _enter(self, sleeper: Sleeper) -> None:
         self._sleepers.add(sleeper)
         if self._timer is None:
-            self._seen = self._version()
+            seen, self._seen = self._seen, self._version()
+            if self._seen != seen:
+                self._same, self._pause = 0, FIRST
             self._schedule()
 
     def close(self) -> None:
@@ -188,8 +192,8 @@ class Poller:
         version = self._version()
         if version != self._seen or version is None:
             self._seen = version
-            self._same, self._pause = 0, FIRST
-            self._changed()
+            if self._changed():
+                self._same, self._pause = 0, FIRST
         else:
             self._same += 1
             if self._same > EAGER:
@@ -202,24 +206,23 @@ class Poller:
             self._pause = LAST
         self._schedule()
 
-    def _changed(self) -> None:
-        watched = False
+    def _changed(self) -> bool:
+        """Whether it was news to anybody, as far as can be told now. (A beat is none, and need not make the poll eager.)"""
+        watched = news = False
         for sleeper in self._sleepers:
             if sleeper.queues:
                 self._look(sleeper)
+                news = news or sleeper.future.done()
             else:
                 watched = True
-        if not watched:
-            return
-        if self._asking is not None:
-            self._again = True
-        else:
+        if watched and self._asking is None:
             self._asking = self._loop.create_task(self._ask())
+        self._again = watched
+        return news or watched
 
     async def _ask(self) -> None:
-        """One question for all who watch; asked again when something has changed meanwhile."""
+        """One question for all who watch; asked again when something has changed meanwhile, at a pace that leaves room for work."""
         try:
-            self._again = True
             while self._again:
                 self._again = False
                 watching = [sleeper for sleeper in self._sleepers if not sleeper.queues and not sleeper.future.done()]
@@ -229,6 +232,7 @@ class Poller:
                 for sleeper in watching:
                     if not over.isdisjoint(sleeper.ids) or not over.isdisjoint(sleeper.keys):
                         sleeper.wake()
+                await asyncio.sleep(PACE)
         except Exception:  # each asks for itself, and is told what is wrong
             for sleeper in tuple(self._sleepers):
                 sleeper.wake()
@@ -240,7 +244,7 @@ class Poller:
         try:
             connection = self._connect()
             for queue in sleeper.queues:
-                if connection.execute(self._names["work_in"], (queue,)).fetchone()[0]:
+                if connection.execute(self._names["work_in"], (queue, queue)).fetchone()[0]:
                     sleeper.wake()
                     return
             sleeper.due = self._next_due(sleeper.queues)

@@ -34,6 +34,7 @@ class Working(Base):
 
     async def register(self, worker: str, lease: int, info: bytes, tasks: Mapping[str, str], version: int) -> None:
         await self._write(partial(_register, worker, lease, info, tasks, version), durable=False)
+        self._empty = ("", 0)  # it may be another incarnation of that name, which counts anew
 
     async def claim(self, worker: str, number: int, wants: Mapping[str, int]) -> Claim:
         """`Lease.ref` is the row."""
@@ -93,7 +94,7 @@ def _insert(tx: Tx, records: Sequence[Record], first: int) -> int:
             break
         values += (seq, record.id, record.spec)
     else:
-        return tx.bulk("insert_alike", 3, values, queue, priority, task)
+        return tx.bulk("insert_alike", 3, values, (queue, priority, task))
     now = tx.now
     values = []
     for seq, record in enumerate(records, first):
@@ -169,7 +170,7 @@ def _claim(worker: str, number: int, last_empty: int, wants: Mapping[str, int], 
     if number <= last or number <= last_empty:
         leases = list(starmap(Lease, tx.run("read_held", number, nr, number)))
     else:
-        leases = []
+        leases = list[Lease]()
         for queue, limit in open.items():
             _ripen(tx, queue)
             if limit > 0:

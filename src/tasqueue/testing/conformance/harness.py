@@ -77,6 +77,7 @@ class Harness:
     async def stop(self) -> None:
         for engine in self._engines:
             await engine.close()
+        self._opened.discard()
 
     @property
     def outage(self) -> Any:

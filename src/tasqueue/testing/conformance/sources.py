@@ -7,6 +7,7 @@ from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import quote, unquote, urlsplit
 
 from ...clock import SYSTEM, Ports
 from ...engines import connect
@@ -19,6 +20,10 @@ TIMEOUT = 2.0
 
 class Opened(Protocol):
     """One fresh store."""
+
+    def discard(self) -> None:
+        """The test is over and every engine closed."""
+        ...
 
     def engine(self, ports: Ports, timeout: float = TIMEOUT) -> Engine:
         """Another unopened engine object on it."""
@@ -47,30 +52,47 @@ class _Url:
     def engine(self, ports: Ports, timeout: float = TIMEOUT) -> Engine:
         return connect(self._url, namespace=self._namespace, timeout=timeout, ports=ports)
 
+    def discard(self) -> None:
+        pass
+
+
+class _File(_Url):
+    def __init__(self, path: Path, query: str = "") -> None:
+        super().__init__(f"sqlite:///{quote(str(path))}{query}", "tasqueue", _locked(path))
+        self._path = path
+
+    def discard(self) -> None:
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{self._path}{suffix}").unlink(missing_ok=True)
+
 
 class UrlSource:
-    """Anybody's store; a namespace of its own for each test."""
+    """Anybody's store; for each test a namespace of its own, or a file of its own beside the one that is named."""
 
     def __init__(self, url: str) -> None:
         self.name = url
         self._url = "memory://conformance" if url == "memory://" else url  # a private one could not be opened twice
 
     def fresh(self, folder: Path) -> Opened:
-        return _Url(self._url, f"conformance-{SYSTEM.bits(8).hex()}")
+        fresh = f"conformance-{SYSTEM.bits(8).hex()}"
+        parts = urlsplit(self._url)
+        if parts.scheme == "sqlite":
+            return _File(Path(f"{unquote(parts.path[1:])}.{fresh}"), f"?{parts.query}" if parts.query else "")
+        return _Url(self._url, fresh)
 
 
 class SqliteSource:
-    """A file of its own for each test. While another process holds its write lock, nothing can be stored."""
+    """A file of its own for each test."""
 
     name = "sqlite"
 
     def fresh(self, folder: Path) -> Opened:
-        path = folder / "conformance.db"
-        return _Url(f"sqlite:///{path}", "tasqueue", _locked(path))
+        return _File(folder / "conformance.db")
 
 
 @contextmanager
 def _locked(path: Path) -> Generator[None]:
+    """While somebody else holds the write lock of the file, nothing can be stored."""
     connection = sqlite3.connect(path, isolation_level=None)
     try:
         connection.execute("BEGIN EXCLUSIVE")
@@ -99,6 +121,9 @@ class _Pair:
         if self._parts is None:
             self._parts = MemoryBroker(ports.now), MemoryResults(ports.now)
         return SplitEngine(*self._parts, ports=ports, timeout=timeout, namespace="tasqueue")
+
+    def discard(self) -> None:
+        pass
 
 
 OWN: list[Source] = [UrlSource("memory://"), SqliteSource(), PairSource()]

@@ -141,5 +141,5 @@ SELECT 1 FROM ns_job j WHERE j.id = ? AND NOT EXISTS (SELECT 1 FROM ns_outcome o
 SELECT 1 FROM ns_link WHERE key = ? AND ended_at IS NULL;
 
 -- name: work_in
--- ? queue -> whether a claim would get something
-SELECT EXISTS (SELECT 1 FROM ns_ready WHERE queue = ?1) AND NOT EXISTS (SELECT 1 FROM ns_pause WHERE queue = ?1);
+-- ? queue, ? queue -> whether a claim would get something
+SELECT EXISTS (SELECT 1 FROM ns_ready WHERE queue = ?) AND NOT EXISTS (SELECT 1 FROM ns_pause WHERE queue = ?);

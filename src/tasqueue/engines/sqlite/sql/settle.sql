@@ -1,8 +1,8 @@
 -- Ending what is held, or putting it back.
 
 -- name: holds
--- ? nr, ? JSON array of seqs -> seq, claim
-SELECT r.seq, r.claim FROM json_each(?2) s CROSS JOIN ns_running r ON r.seq = s.value WHERE r.worker = ?1;
+-- ? JSON array of seqs, ? nr -> seq, claim
+SELECT r.seq, r.claim FROM json_each(?) s CROSS JOIN ns_running r ON r.seq = s.value WHERE r.worker = ?;
 
 -- name: gone_worker
 -- ? id -> nr of the last worker of that name
@@ -22,10 +22,10 @@ FROM ns_job j JOIN ns_row v ON v.seq = j.seq LEFT JOIN ns_outcome o ON o.seq = j
 DELETE FROM ns_running WHERE seq IN (SELECT value FROM json_each(?));
 
 -- name: end
--- ?1 nr, ?2 claim, ?3 state, ?4 num, ?5 ended_at, ?6 gone_at, then rows of seq, tail, result -> row count: the token is good for so many
+-- ? state, ? num, ? ended_at, ? gone_at, rows of seq, tail, result, ? nr, ? claim -> row count: the token is good for so many
 INSERT INTO ns_outcome (seq, state, num, ended_at, gone_at, worker, claim, at, tail, result)
-SELECT v.column1, ?3, ?4, ?5, ?6, r.worker, r.claim, r.at, v.column2, v.column3
-FROM (VALUES (?, ?, ?), ...) v CROSS JOIN ns_running r ON r.seq = v.column1 WHERE r.worker = ?1 AND r.claim = ?2;
+SELECT v.column1, ?, ?, ?, ?, r.worker, r.claim, r.at, v.column2, v.column3
+FROM (VALUES (?, ?, ?), ...) v CROSS JOIN ns_running r ON r.seq = v.column1 WHERE r.worker = ? AND r.claim = ?;
 
 -- name: cancelled
 -- ? seq, ? num, ? ended_at, ? gone_at: nobody held it

@@ -11,9 +11,9 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?), ...
 ON CONFLICT DO NOTHING;
 
 -- name: insert_alike
--- ?1 queue, ?2 prio, ?3 task, then rows of seq, id, spec: ready ones that stand alone. A value bound once costs nothing a row
+-- ? queue, ? prio, ? task, rows of seq, id, spec: ready ones that stand alone. What is bound once costs nothing for each row
 INSERT INTO ns_job (seq, id, queue, prio, ord, state, task, spec)
-SELECT column1, column2, ?1, ?2, column1, 1, ?3, column3 FROM (VALUES (?, ?, ?), ...) WHERE true
+SELECT column1, column2, ?, ?, column1, 1, ?, column3 FROM (VALUES (?, ?, ?), ...) WHERE true
 ON CONFLICT DO NOTHING;
 
 -- name: outlived_id

@@ -2,9 +2,10 @@
 
     python benchmarks/floor_sqlite.py [JOBS] [ROUNDS]
 
-Each stores jobs in batches of 500, then drains them 300 at a time: claim, decode the spec, run nothing, encode the tail, store
-status and result; the settle of one batch shares its transaction with the next claim. WAL, synchronous=FULL. No lease, no chain,
-no retry, no second process, and no loop or thread between the caller and the database: that is the floor.
+Each stores jobs in batches of 500, then drains them 300 at a time: claim, decode the spec, run nothing, encode the
+tail, store status and result; the settle of one batch shares its transaction with the next claim. WAL,
+synchronous=FULL. No lease, no chain, no retry, no second process, and no loop or thread between the caller and the
+database: that is the floor.
 
     one table       rows change their state in place, under partial indexes: UPDATE … RETURNING, executemany
     narrow tables   the engine's own layout: the wide row is written once, small tables say where a job is
@@ -55,10 +56,12 @@ CREATE TABLE job (
     seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, queue TEXT NOT NULL, prio INTEGER NOT NULL, ord INTEGER NOT NULL,
     state INTEGER NOT NULL, due INTEGER, task TEXT NOT NULL, spec BLOB NOT NULL);
 CREATE INDEX due ON job (due) WHERE state = 2;
-CREATE TABLE ready (queue TEXT, prio INTEGER, ord INTEGER, seq INTEGER, PRIMARY KEY (queue, prio DESC, ord)) WITHOUT ROWID;
+CREATE TABLE ready (
+    queue TEXT, prio INTEGER, ord INTEGER, seq INTEGER, PRIMARY KEY (queue, prio DESC, ord)) WITHOUT ROWID;
 CREATE TABLE running (seq INTEGER PRIMARY KEY, worker INTEGER, claim INTEGER, at INTEGER);
 CREATE TABLE outcome (
-    seq INTEGER PRIMARY KEY, state INTEGER, ended_at INTEGER, gone_at INTEGER, worker INTEGER, claim INTEGER, tail BLOB, result BLOB);
+    seq INTEGER PRIMARY KEY, state INTEGER, ended_at INTEGER, gone_at INTEGER, worker INTEGER, claim INTEGER,
+    tail BLOB, result BLOB);
 CREATE INDEX successful ON outcome (state, ended_at) WHERE state = 4;
 CREATE INDEX gone ON outcome (gone_at) WHERE gone_at IS NOT NULL;
 """

@@ -253,7 +253,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(ms=st.sampled_from([1, 300, 900, 1_100, 3_500]))
     def pass_time(self, ms: int) -> None:
-        """What outlives its retention may be forgotten at once, and is when somebody prunes: so somebody does, each time."""
+        """And prune: what has outlived its retention may be forgotten at once, but need not be until then."""
         self.clock.advance(ms / 1000)
         self.model.now = self.clock.ms
         self.run(self.engine.prune())

@@ -1,4 +1,4 @@
-"""What the conformance suite cannot ask of the SQLite engine: its file, errors, migrations, log, shared transactions."""
+"""What the conformance suite cannot ask of the SQLite engine: its file, errors, migrations, log, transactions."""
 
 from __future__ import annotations
 

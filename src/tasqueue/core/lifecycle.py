@@ -71,13 +71,14 @@ class Returned(msgspec.Struct, frozen=True, gc=False):
 
 class Raised(msgspec.Struct, frozen=True, gc=False):
     """The run ended in an error (a timeout is one). `final`: no retry, whatever is left. `delay`: seconds instead of
-    the backoff.
+    the backoff. `died`: a process that ran nothing else died of it.
     """
 
     error: ErrorEntry
     final: bool = False
     delay: float | None = None
     result: bytes | None = None
+    died: bool = False
 
 
 class Snoozed(msgspec.Struct, frozen=True, gc=False):
@@ -171,7 +172,10 @@ def _raised(run: Run, outcome: Raised, now: int, rand: Callable[[], float]) -> S
         errors=(*run.tail.errors, outcome.error)[-KEPT_ERRORS:],
     )
     if outcome.final or tail.retried >= run.policy.max_retries:
-        return _end(replace_run(run, tail), State.FAILED, now, outcome.result)
+        step = _end(replace_run(run, tail), State.FAILED, now, outcome.result)
+        if outcome.died:
+            step.died, step.reason = True, outcome.error.message
+        return step
     retried = tail.retried + 1
     seconds = backoff_delay(run.policy.backoff, retried, rand) if outcome.delay is None else outcome.delay
     tail = replace(

@@ -89,9 +89,7 @@ class Kind(IntEnum):
     SNOOZE = 2
     """The same, but the status stays what it was."""
     RELEASE = 3
-    """Back to its old place at once; `tail` is not written. With `died` a death is counted (a child process died of
-    it).
-    """
+    """Back to its old place at once; `tail` is not written."""
     PARK = 4
     """Nobody here can run it: kept under `key` for at most `delay` counted from when it was first parked, then ready
     again.
@@ -118,6 +116,7 @@ class Step(msgspec.Struct, gc=False):
     key: str = ""
     reason: str = ""
     died: bool = False
+    """RELEASE, END: count a death, with `reason` as its cause: a child process died of it, not this worker."""
     link: str = ""
     pos: int = 0
     ref: Any = None

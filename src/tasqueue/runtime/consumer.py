@@ -22,12 +22,14 @@ from ..errors import EngineUnavailable, JobFailed
 from ..events import Claimed
 from ..interfaces import Claim, WorkerGone
 from .crew import Crew
-from .lane import Active
+from .lane import Active, Lane
 from .service import log
 from .settler import BACKLOG
 
 FIRST_OFFER, LAST_OFFER = 1_000, 60_000
 """Milliseconds between the times that a parked job is offered to workers that may know it."""
+SHY = 0.1
+"""Seconds for which a worker that does not know a task lets others go first."""
 LAST_ANSWER = 1.0
 """Seconds that the answer to the last claim may take."""
 ALONE = "!alone"
@@ -104,7 +106,11 @@ class Consumer:
         if crew.settler.backlog > BACKLOG or not crew.worker:
             return {}
         now = crew.ports.mono()
-        return {lane.queue: n for lane in crew.lanes.values() if (n := lane.want(now)) > 0}
+        return {
+            lane.queue: n
+            for lane in crew.lanes.values()
+            if (n := lane.want(now)) > 0 and not (lane.shy and _holds_back(lane, now))
+        }
 
     async def _run_alone(self, queue: str) -> None:
         """One job of this queue with nothing beside it, under an incarnation whose name says so."""
@@ -255,8 +261,17 @@ class Consumer:
         if not announced:
             return self._policy
         parked = 0 if lease.parked_at is None else max(0, self._now() - lease.parked_at)
-        until = parked + min(max(parked // 8, FIRST_OFFER), LAST_OFFER)
+        pause = min(max(parked // 8, FIRST_OFFER), LAST_OFFER)
+        self._hold_back(self.crew.lanes[lease.queue], pause / 1000)
+        until = parked + pause
         return replace(self._policy, park_for=min(until, self._policy.park_for))
+
+    def _hold_back(self, lane: Lane, pause: float) -> None:
+        """When it is offered again, let those go first that may know it; for no more than a moment each second."""
+        at = self.crew.ports.mono() + pause
+        if all(abs(at - other) >= 1.0 for other in lane.shy):
+            lane.shy = sorted((*lane.shy, at))
+            asyncio.get_running_loop().call_later(pause + SHY, self._woken)
 
     def _waited_enough(self, lease: Lease) -> bool:
         return lease.parked_at is not None and self._now() - lease.parked_at >= self._policy.park_for
@@ -314,6 +329,12 @@ def policy_of(task: TaskDef, server: Policy) -> Policy:
 
 def _with_retries(policy: Policy, max_retries: int) -> Policy:
     return Policy(max_retries, policy.backoff, policy.result_ttl, policy.failed_ttl, policy.park_for)
+
+
+def _holds_back(lane: Lane, now: float) -> bool:
+    while lane.shy and lane.shy[0] + SHY <= now:
+        lane.shy.pop(0)
+    return bool(lane.shy) and lane.shy[0] <= now
 
 
 def _short(wants: Mapping[str, int], leases: Sequence[Lease]) -> Mapping[str, int]:

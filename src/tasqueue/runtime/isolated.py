@@ -239,6 +239,5 @@ class Isolator:
         message = f"{cause}, in a process that ran nothing else{before}"
         log.error("job %r (task %r): %s", lease.id, active.task.name, message)
         active.error = JobFailed(lease.id, "WorkerDied", message)
-        return Raised(
-            ErrorEntry(int(self._ports.now() * 1000), active.run.worker, "WorkerDied", message, ""), final=True
-        )
+        entry = ErrorEntry(int(self._ports.now() * 1000), active.run.worker, "WorkerDied", message, "")
+        return Raised(entry, final=True, died=True)

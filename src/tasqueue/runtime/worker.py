@@ -164,7 +164,7 @@ class Worker:
     async def _begin(self, duties: list[Service]) -> None:
         await self._parts.producer.store_task_schedules()
         self._open_lanes()
-        self._parts.registry.changed = lambda: self.loop.call_soon_threadsafe(self._changed)
+        self._parts.registry.changed = self._register_later
         await self._register(self.crew.new_name())
         self.settler.start()
         self.keeper.start()
@@ -248,6 +248,9 @@ class Worker:
             if queue not in self.crew.lanes and (self._only is None or queue in self._only):
                 lane = self.crew.lanes[queue] = Lane(queue, concurrency or self._concurrency)
                 self.slots.open(lane)
+
+    def _register_later(self) -> None:
+        self.loop.call_soon_threadsafe(self._changed)  # a task may be registered in any thread
 
     def _changed(self) -> None:
         """A task was registered while running: its queue is served at once."""

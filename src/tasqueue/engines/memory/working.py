@@ -99,6 +99,8 @@ class Working(Base):
                     if step.tail is not None:
                         job.tail = step.tail
                     job.result = step.result
+                    if step.died:
+                        _count_death(job, worker, step.reason)
                     store.end(job, step.state, step.ttl, now)
                     if step.follow:
                         store.insert(step.follow, now)
@@ -261,12 +263,16 @@ def _remember(member: Worker, step: Step) -> None:
         del member.forgotten[next(iter(member.forgotten))]
 
 
+def _count_death(job: Job, worker: str, cause: str) -> None:
+    job.deaths += 1
+    job.died_with, job.death_cause = worker, cause
+
+
 def _put_back(store: Store, job: Job, worker: str, step: Step, now: int) -> None:
     """Every step but END."""
     if step.kind is Kind.RELEASE:
         if step.died:
-            job.deaths += 1
-            job.died_with, job.death_cause = worker, step.reason
+            _count_death(job, worker, step.reason)
         store.give_back(job)
         return
     job.progress = None
@@ -284,8 +290,7 @@ def _bury(store: Store, member: Worker, cause: str) -> None:
     del store.workers[member.id]
     for job in member.held.values():
         job.hold = None
-        job.deaths += 1
-        job.died_with, job.death_cause = member.id, cause
+        _count_death(job, member.id, cause)
         store.give_back(job)
 
 

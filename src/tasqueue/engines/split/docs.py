@@ -1,4 +1,4 @@
-"""What a pair stores, and the pure changes to it: jobs, links, workers, and the orders that travel as messages.
+"""What a pair stores, and the pure changes to a job: records, and the orders that travel as messages.
 
 An order is a message's body. It names the job, a `nonce` of its own, and the nonce that it supersedes (`of`); the
 record names the nonce of the one message that speaks for it. So whoever is handed a message knows what it is: the
@@ -10,7 +10,7 @@ first and the record second.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ import msgspec
 from msgspec.structs import replace
 
 from ...core.codec import NewerVersion, Undecodable
-from ...core.record import LinkRow, Record, Row
+from ...core.record import Record
 from ...core.status import ENDED, State, Status
 
 VERSION = 1
@@ -310,102 +310,7 @@ def ended(job: Job, state: State, now: int, ttl: int | None) -> Job:
     return replace(job, state=state, ended_at=now, gone_at=None if ttl is None else now + ttl, due=None, cancel=False)
 
 
-def link_reopened(link: LinkDoc, pos: int, round: int) -> None:
-    """Change the link: one of its jobs was reopened.
-
-    That outcome is forgotten; one that had ended has a new generation.
-    """
-    link.members.pop(pos, None)
-    if link.status is not Status.PROCESSING:
-        link.generation += 1
-    link.rounds[pos] = round
-    link.status, link.ended_at, link.gone_at = Status.PROCESSING, None, None
-
-
-def tell(link: LinkDoc, jobs: Mapping[int, Job], now: int) -> bool:
-    """Change the link by these ends; False when it knew them all.
-
-    An outcome of an earlier round is late, and left out.
-    """
-    changed = False
-    for pos, job in sorted(jobs.items()):
-        known = link.rounds.get(pos, 0)
-        if job.batch != link.nonce or job.round < known or (job.round > known and link.gone(now)):
-            continue
-        if job.round > known:
-            link_reopened(link, pos, job.round)
-            changed = True
-        changed |= _tell_chain(link, job, now) if link.key.startswith("c:") else _tell_group(link, job, now)
-    return changed
-
-
-def _tell_chain(link: LinkDoc, job: Job, now: int) -> bool:
-    going = link.status is Status.PROCESSING
-    if job.state is not State.SUCCESSFUL:
-        if going and job.pos >= link.pos:
-            end_link(link, ENDED[job.state], now)
-            return True
-    elif link.pos == job.pos:
-        link.pos += 1
-        if going and link.pos == link.n:
-            end_link(link, Status.SUCCESSFUL, now)
-        return True
-    return False
-
-
-def _tell_group(link: LinkDoc, job: Job, now: int) -> bool:
-    if job.pos in link.members:
-        return False
-    link.members[job.pos] = int(job.state)
-    if len(link.members) == link.n and link.status is Status.PROCESSING:
-        good = all(state == State.SUCCESSFUL for state in link.members.values())
-        end_link(link, Status.SUCCESSFUL if good else Status.FAILED, now)
-    return True
-
-
-def end_link(link: LinkDoc, status: Status, now: int) -> None:
-    """Change the link: its end, and its retention from there."""
-    ttl = link.failed_ttl if status is Status.FAILED else link.result_ttl
-    link.status, link.ended_at, link.gone_at = status, now, None if ttl is None else now + ttl
-
-
 def could_start(job: Job, now: int) -> bool:
     """Whether a claim would take it: it is ready, or its time has come and nobody has written that yet."""
     waiting = job.state in (State.DUE, State.PARKED)
     return job.state is State.READY or (waiting and job.due is not None and job.due <= now)
-
-
-def row(job: Job) -> Row:
-    """As readers see it."""
-    return Row(
-        job.id,
-        job.queue,
-        job.state,
-        job.spec,
-        job.tail,
-        job.prev,
-        job.result,
-        job.priority,
-        job.due,
-        job.worker if job.claim else job.died_with,
-        job.claimed_at if job.claim else None,
-        job.ended_at,
-        job.deaths,
-        job.parked if job.state is State.PARKED else "",
-        job.progress,
-        job.task,
-        job.link,
-        job.pos,
-    )
-
-
-def link_row(link: LinkDoc) -> LinkRow:
-    """As readers see it."""
-    return LinkRow(
-        link.key,
-        link.n,
-        link.status,
-        link.pos,
-        link.generation,
-        {pos: ENDED[State(state)] for pos, state in link.members.items()},
-    )

@@ -15,7 +15,8 @@ from ...core.codec import pack_results
 from ...core.record import callback_id
 from ...core.status import State, Status
 from .base import Base
-from .docs import VERSION, Job, LinkDoc, Order, OrderKind, link_reopened, tell
+from .docs import VERSION, Job, LinkDoc, Order, OrderKind
+from .links import link_reopened, tell
 from .store import AT_ONCE, together
 
 

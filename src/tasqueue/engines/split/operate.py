@@ -10,8 +10,9 @@ from msgspec.structs import replace
 
 from ...core.status import ENDED, State, Status
 from ...interfaces import Cancelled, PauseRow
-from .docs import VERSION, Fleet, Job, LinkDoc, Order, OrderKind, Worker, end_link, ended, reopened
+from .docs import VERSION, Fleet, Job, LinkDoc, Order, OrderKind, Worker, ended, reopened
 from .lease import Leasing
+from .links import end_link
 from .store import Entry, together
 
 MOST = 1_000

@@ -11,7 +11,7 @@ from ...core.record import LinkRow, Row
 from ...core.status import ENDED, State, Status
 from ...interfaces import Counts, Filter, Key, Message, WorkerRow
 from .base import POLL_MAX
-from .docs import Job, Order, OrderKind, apply, could_start, decode_order, link_row, row
+from .docs import Job, LinkDoc, Order, OrderKind, apply, could_start, decode_order
 from .operate import Operating
 from .store import AT_ONCE, message_id
 
@@ -151,3 +151,39 @@ def _order(message: Message) -> Order | None:
         return decode_order(message.body)
     except (NewerVersion, Undecodable):
         return None
+
+
+def row(job: Job) -> Row:
+    """As readers see it."""
+    return Row(
+        job.id,
+        job.queue,
+        job.state,
+        job.spec,
+        job.tail,
+        job.prev,
+        job.result,
+        job.priority,
+        job.due,
+        job.worker if job.claim else job.died_with,
+        job.claimed_at if job.claim else None,
+        job.ended_at,
+        job.deaths,
+        job.parked if job.state is State.PARKED else "",
+        job.progress,
+        job.task,
+        job.link,
+        job.pos,
+    )
+
+
+def link_row(link: LinkDoc) -> LinkRow:
+    """As readers see it."""
+    return LinkRow(
+        link.key,
+        link.n,
+        link.status,
+        link.pos,
+        link.generation,
+        {pos: ENDED[State(state)] for pos, state in link.members.items()},
+    )

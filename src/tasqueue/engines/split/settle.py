@@ -145,9 +145,10 @@ class Settling(Claiming):
 
 def after(step: Step, job: Job, worker: str, now: int) -> Job:
     """The record once this step of its holder is applied."""
+    if step.died:
+        job = died(job, worker, step.reason)
     if step.kind is Kind.RELEASE:
-        job = replace(job, state=State.READY, progress=None)
-        return died(job, worker, step.reason) if step.died else job
+        return replace(job, state=State.READY, progress=None)
     tail = job.tail if step.tail is None else step.tail
     if step.kind is Kind.END:
         follow = tuple(new_job(record, now) for record in step.follow)

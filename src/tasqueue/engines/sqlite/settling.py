@@ -49,7 +49,7 @@ def _settle(worker: str, steps: Sequence[Step], tx: Tx) -> list[bool]:
         return [False] * len(steps)
     nr = row[0]
     seqs: list[int] = [step.ref if step.ref is not None else tx.value("seq_of", step.id) or 0 for step in steps]
-    lasting = all(step.kind is END and step.ttl != 0 for step in steps)
+    lasting = all(step.kind is END and step.ttl != 0 and not step.died for step in steps)
     mine, held = steps, seqs
     if not lasting or _store(tx, nr, steps, seqs) < len(steps):
         holds = dict(tx.run("holds", str(seqs), nr).fetchall())
@@ -97,6 +97,8 @@ def _each(tx: Tx, nr: int, worker: str, pairs: Sequence[tuple[Step, int]]) -> No
     forgotten = [seq for step, seq in pairs if step.kind is END and step.ttl == 0]
     back: list[int] = []
     for step, seq in pairs:
+        if step.died:
+            tx.run("died", worker, step.reason, seq)
         if step.kind is not END and _put_back(tx, nr, worker, step, seq):
             back.append(seq)
     if back:
@@ -109,8 +111,6 @@ def _put_back(tx: Tx, nr: int, worker: str, step: Step, seq: int) -> bool:
     """Every step but END. Whether the job is ready."""
     if step.kind is RELEASE:
         tx.run("put_back", State.READY, None, None, None, nr, step.claim, seq)
-        if step.died:
-            tx.run("died", worker, step.reason, seq)
         return True
     if step.kind is Kind.PARK:
         tx.run("park", tx.now, step.delay, step.key, step.reason, step.tail, nr, step.claim, seq)

@@ -207,7 +207,7 @@ class Poller:
         self._schedule()
 
     def _changed(self) -> bool:
-        """Whether it was news to anybody, as far as can be told now. (A beat is none, and need not make the poll eager.)"""
+        """Whether it was news to anybody, as far as can be told: a beat is none, and does not make the poll eager."""
         watched = news = False
         for sleeper in self._sleepers:
             if sleeper.queues:
@@ -221,7 +221,7 @@ class Poller:
         return news or watched
 
     async def _ask(self) -> None:
-        """One question for all who watch; asked again when something has changed meanwhile, at a pace that leaves room for work."""
+        """One question for all who watch, and another when something has changed meanwhile, at a pace."""
         try:
             while self._again:
                 self._again = False

@@ -6,7 +6,7 @@ import pytest
 
 from tasqueue.core.status import State
 
-from .harness import LEASE, LONG, Harness, end, ids, needs, release, retry
+from .harness import LEASE, LONG, Harness, end, fail, ids, needs, release, retry
 
 pytestmark = pytest.mark.asyncio
 
@@ -140,6 +140,15 @@ async def test_a_release_of_one_whose_child_process_died_counts_a_death(h: Harne
     assert (again["a"].deaths, again["a"].died_with, again["a"].death_cause) == (1, "w", "signal 11")
     assert again["b"].deaths == 0
     assert not (await worker.beat()).lost
+
+
+async def test_the_end_of_one_whose_child_process_died_counts_a_death(h: Harness) -> None:
+    await h.put("a", "b")
+    worker = await h.worker()
+    a, b = await worker.claim()
+    assert await worker.settle(fail(a, died=True, reason="exit code 7"), fail(b)) == [True, True]
+    rows = await h.engine.get(["a", "b"])
+    assert [(row.state, row.deaths) for row in rows if row is not None] == [(State.FAILED, 1), (State.FAILED, 0)]
 
 
 async def test_reopening_forgets_the_deaths(h: Harness) -> None:

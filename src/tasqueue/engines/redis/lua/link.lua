@@ -1,0 +1,25 @@
+-- Read a chain or a group.
+-- include: base record links
+--
+-- ARGV    link, then first and last index of a group's outcomes ("" for none: then all states are read, no results)
+-- result  false, or {n, state, pos, generation, outcomes: index, outcome, ...}
+-- cost    O(what is read)
+local link = ARGV[1]
+local v = call('HMGET', K .. 'L:' .. link, 'n', 'st', 'pos', 'gen', 'gone')
+if not v[1] or v[5] and tonumber(v[5]) <= now then return false end
+local reply = {v[1], v[2], v[3], v[4]}
+if ARGV[2] == '' then
+    local all = call('HGETALL', K .. 'G:' .. link)
+    for i = 2, #all, 2 do all[i] = string.sub(all[i], 1, 1) end
+    reply[5] = all
+else
+    local first, last = tonumber(ARGV[2]), math.min(tonumber(ARGV[3]), tonumber(v[1]) - 1)
+    local all = {}
+    for i = first, last, CHUNK do
+        local fields = {}
+        for j = i, math.min(i + CHUNK - 1, last) do fields[#fields + 1] = j end
+        for _, outcome in ipairs(call('HMGET', K .. 'G:' .. link, unpack(fields))) do all[#all + 1] = outcome end
+    end
+    reply[5] = all
+end
+return reply

@@ -1,0 +1,45 @@
+-- Put a failed or cancelled job back, if it still is the end of that date; its chain or group reopens.
+-- include: base record links
+--
+-- ARGV    id, ended at, tail
+-- result  1 if it was put back
+-- cost    constant
+local id = ARGV[1]
+local rec = call('GET', R .. id)
+if not rec then return 0 end
+local p = parse(rec)
+if p.state ~= 5 and p.state ~= 6 or p.when ~= tonumber(ARGV[2]) then return 0 end
+take_out(id, p)
+p.state, p.when, p.num, p.tail, p.result, p.progress = 1, 0, 0, ARGV[3], false, ''
+p.worker, p.claim, p.claimed, p.extra = '', 0, 0, ''
+
+local key = K .. 'L:' .. p.link
+local v = p.link ~= '' and call('HMGET', key, 'st', 'pos', 'gone') or {false}
+if v[1] and v[3] and tonumber(v[3]) <= now then
+    forget_link(p.link)
+    v[1] = false
+end
+local ready = true
+if v[1] then
+    if v[1] ~= '0' then
+        call('HSET', key, 'st', 0)
+        call('HDEL', key, 'gone')
+        call('ZREM', K .. 'lx', p.link)
+        call('HINCRBY', key, 'gen', 1)
+    end
+    if string.sub(p.link, 1, 2) == 'g:' then
+        call('HDEL', K .. 'G:' .. p.link, p.pos)
+    elseif p.pos > tonumber(v[2]) then
+        ready = false
+        p.state = 0
+        call('ZADD', K .. 'held:' .. p.queue, p.seq, id)
+        call('SADD', K .. 'queues', p.queue)
+        local current = call('HGET', key, 'i' .. v[2])
+        local other = current and call('GET', R .. current)
+        if other and string.byte(other) == 0 then let_go(current, parse(other)) end
+    end
+end
+if ready then to_line(p.queue, call('INCR', K .. 'seq') - p.priority * PRIORITY, id) end
+call('SET', R .. id, build(p))
+flush()
+return 1

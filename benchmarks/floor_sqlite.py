@@ -43,8 +43,8 @@ RESULT = b"0123456789"
 ONE_TABLE = """
 CREATE TABLE job (
     seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, queue TEXT NOT NULL, prio INTEGER NOT NULL, ord INTEGER NOT NULL,
-    state INTEGER NOT NULL, due INTEGER, worker INTEGER, claim INTEGER, at INTEGER, task TEXT NOT NULL, ended_at INTEGER,
-    gone_at INTEGER, spec BLOB NOT NULL, tail BLOB, result BLOB);
+    state INTEGER NOT NULL, due INTEGER, worker INTEGER, claim INTEGER, at INTEGER, task TEXT NOT NULL,
+    ended_at INTEGER, gone_at INTEGER, spec BLOB NOT NULL, tail BLOB, result BLOB);
 CREATE INDEX ready ON job (queue, prio DESC, ord) WHERE state = 1;
 CREATE INDEX due ON job (due) WHERE state = 2;
 CREATE INDEX running ON job (worker) WHERE state = 3;

@@ -1,8 +1,9 @@
 """A pair, a process that dies (or stands still) between two of its calls, and another that goes on.
 
-`every_gap` runs a scenario again and again, each time in a fresh world, and lets it die at its first, second, third … call
-of the broker or the results, either just before that call or just after it was carried out. So no gap is forgotten: the
-counting ends with the run in which nobody died. `every_meeting` lets nobody die, but somebody else act in the gap.
+`every_gap` runs a scenario again and again, each time in a fresh world, and lets it die at its first, second, third …
+call of the broker or the results, either just before that call or just after it was carried out. So no gap is
+forgotten: the counting ends with the run in which nobody died. `every_meeting` lets nobody die, but somebody else act
+in the gap.
 """
 
 from __future__ import annotations

@@ -41,6 +41,8 @@ queues = st.sampled_from(QUEUES)
 ttls = st.sampled_from([None, None, 0, 900])
 delays = st.sampled_from([0, 0, 300])
 numbers = st.integers(0, 1_000)
+rarely = st.sampled_from([False, False, False, False, True])
+endings = st.sampled_from([State.SUCCESSFUL, State.SUCCESSFUL, State.SUCCESSFUL, State.FAILED, State.CANCELLED])
 
 
 class Machine(RuleBasedStateMachine):
@@ -121,10 +123,14 @@ class Machine(RuleBasedStateMachine):
 
     # -- working ------------------------------------------------------------------------------------------------------
 
-    @initialize()
-    def start(self) -> None:
+    @initialize(key=st.sampled_from([*CHAINS, *GROUPS]), ttl=ttls)
+    def start(self, key: str, ttl: int | None) -> None:
         self.register("", 0)
         self.reclaim_expired()
+        if key in CHAINS:
+            self.submit_chain(key, ttl, due=False)
+        else:
+            self.submit_group(key, ttl)
 
     @rule(again=st.sampled_from(["", "w1", "w2"]), version=st.integers(1, 2))
     def register(self, again: str, version: int) -> None:
@@ -183,43 +189,68 @@ class Machine(RuleBasedStateMachine):
     def step(self, lease: Lease, kind: Kind, state: State, **fields: Any) -> Step:
         return Step(lease.id, lease.claim, kind, state, link=lease.link, pos=lease.pos, ref=lease.ref, **fields)
 
+    def pick(self, which: int, stale: bool) -> tuple[str, Lease]:
+        """One that is held; or any, most of which are not."""
+        running = {job.token for job in self.model.jobs.values() if job.state is State.RUNNING}
+        held = [(worker, lease) for worker, lease in self.leases if (worker, lease.claim) in running]
+        leases = self.leases if stale or not held else held
+        return leases[which % len(leases)]
+
     @precondition(lambda self: self.leases)
     @rule(
         which=numbers,
-        state=st.sampled_from([State.SUCCESSFUL, State.SUCCESSFUL, State.FAILED, State.CANCELLED]),
+        stale=rarely,
+        state=endings,
         result=st.sampled_from([None, b"", b"saved"]),
         ttl=ttls,
         follow=st.booleans(),
     )
-    def end(self, which: int, state: State, result: bytes | None, ttl: int | None, follow: bool) -> None:
-        worker, lease = self.leases[-1 - which % len(self.leases)]
+    def end(self, which: int, stale: bool, state: State, result: bytes | None, ttl: int | None, follow: bool) -> None:
+        worker, lease = self.pick(which, stale)
         records = [Record(f"{lease.id}~s9", "p", "t", b"", prev=result)] if follow and "s9" not in lease.id else []
         self.settle_as(worker, self.step(lease, Kind.END, state, tail=b"end", result=result, ttl=ttl, follow=records))
 
     @precondition(lambda self: self.leases)
-    @rule(which=numbers, delay=delays, kind=st.sampled_from([Kind.RETRY, Kind.SNOOZE]))
-    def put_back(self, which: int, delay: int, kind: Kind) -> None:
-        worker, lease = self.leases[-1 - which % len(self.leases)]
+    @rule(which=numbers, stale=rarely, delay=delays, kind=st.sampled_from([Kind.RETRY, Kind.SNOOZE]))
+    def put_back(self, which: int, stale: bool, delay: int, kind: Kind) -> None:
+        worker, lease = self.pick(which, stale)
         self.settle_as(worker, self.step(lease, kind, State.DUE, tail=f"after {lease.claim}".encode(), delay=delay))
 
     @precondition(lambda self: self.leases)
-    @rule(which=numbers, died=st.booleans())
-    def release(self, which: int, died: bool) -> None:
-        worker, lease = self.leases[-1 - which % len(self.leases)]
+    @rule(which=numbers, stale=rarely, died=st.booleans())
+    def release(self, which: int, stale: bool, died: bool) -> None:
+        worker, lease = self.pick(which, stale)
         self.settle_as(worker, self.step(lease, Kind.RELEASE, State.READY, died=died, reason="it died"))
 
     @precondition(lambda self: self.leases)
-    @rule(which=numbers, key=st.sampled_from(["task:t", "version:2", "task:never"]))
-    def park(self, which: int, key: str) -> None:
-        worker, lease = self.leases[-1 - which % len(self.leases)]
+    @rule(which=numbers, stale=rarely, key=st.sampled_from(["task:t", "version:2", "task:never"]))
+    def park(self, which: int, stale: bool, key: str) -> None:
+        worker, lease = self.pick(which, stale)
         self.settle_as(worker, self.step(lease, Kind.PARK, State.PARKED, key=key, reason="why", delay=1_500))
 
-    @rule(number=numbers)
-    def end_all_that_it_holds(self, number: int) -> None:
-        worker = self.worker(number)
-        held = set(self.model.held(worker))
-        latest = {lease.id: lease for owner, lease in self.leases if owner == worker and lease.id in held}
-        self.settle_as(worker, *(self.step(lease, Kind.END, State.SUCCESSFUL, ttl=900) for lease in latest.values()))
+    @rule(number=numbers, states=st.lists(endings, min_size=1, max_size=4), backwards=st.booleans(), ttl=ttls)
+    def work(self, number: int, states: list[State], backwards: bool, ttl: int | None) -> None:
+        """Claim a batch and end all of it at once."""
+        had = len(self.leases)
+        self.claim(number, len(states), ["q", "p"])
+        leases = self.leases[had:][:: -1 if backwards else 1]
+        steps = [
+            self.step(lease, Kind.END, states[i % len(states)], tail=b"work", result=lease.id.encode(), ttl=ttl)
+            for i, (_, lease) in enumerate(leases)
+        ]
+        self.settle_as(self.worker(number), *steps)
+
+    @rule(key=st.sampled_from([*CHAINS, *GROUPS]), back=st.integers(0, 2))
+    def reopen_a_member(self, key: str, back: int) -> None:
+        """One that has failed or was cancelled, if there is one: what a random id seldom is."""
+        link = self.model.links.get(key)
+        found = [id for id in (link.ids.values() if link else ()) if self.may_reopen(id)]
+        if found:
+            self.reopen(found[back % len(found)], 0)
+
+    def may_reopen(self, id: str) -> bool:
+        job = self.model.jobs.get(id)
+        return job is not None and job.state in (State.FAILED, State.CANCELLED)
 
     @rule(number=numbers, lease=st.sampled_from([1_000, 2_000]))
     def beat(self, number: int, lease: int) -> None:
@@ -347,6 +378,7 @@ class Machine(RuleBasedStateMachine):
         assert self.run(self.engine.schedules()) == ([self.schedule] if self.schedule else [])
 
 
+@pytest.mark.timeout(360)  # only a failure takes so long, until its example is small
 @pytest.mark.parametrize(
     ("source", "examples", "steps"),
     [(UrlSource("memory://"), 120, 60), (SqliteSource(), 40, 40)],

@@ -1,7 +1,7 @@
 """A process dies between two calls of a pair, each two of them: nothing is lost, no id is doubled, order is kept.
 
-Afterwards the leases end and a second engine, on the same pair, does all there is to do; what its handlers would have seen
-is the evidence. Here: producers and workers.
+Afterwards the leases end and a second engine, on the same pair, does all there is to do; what its handlers would have
+seen is the evidence. Here: producers and workers.
 """
 
 from __future__ import annotations

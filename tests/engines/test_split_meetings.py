@@ -1,6 +1,8 @@
-"""Somebody else acts, from beginning to end, between two calls of a pair: of two decisions one stands, and all follows from it.
+"""Somebody else acts, from beginning to end, between two calls of a pair: of two decisions one stands, and all follows
+from it.
 
-In the first tests the one process has died at some call, and the other comes before anybody was handed its message again.
+In the first tests the one process has died at some call, and the other comes before anybody was handed its message
+again.
 """
 
 from __future__ import annotations

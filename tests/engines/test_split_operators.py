@@ -1,4 +1,6 @@
-"""A process dies between two calls of a pair while it hands back, cancels, reopens, deletes: repeated, it is as if it had not."""
+"""A process dies between two calls of a pair while it hands back, cancels, reopens, deletes: repeated, it is as if it
+had not.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The processes of a fault test: workers with and without a supervisor, producers; each known by its pid, and gone at the end."""
+"""The processes of a fault test: workers with and without a supervisor, producers; each known by its pid, and gone at
+the end.
+"""
 
 from __future__ import annotations
 
@@ -131,7 +133,7 @@ class Fleet:
         return kill
 
     def held(self, pid: int) -> int:
-        """How many jobs the store says that this process holds: read past the library, since it may be stopped in a write."""
+        """How many jobs the store says that this process holds. It may be stopped in a write, so this only reads."""
         connection = sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)
         try:
             select = (

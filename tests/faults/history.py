@@ -1,13 +1,15 @@
-"""The evidence of the fault tests: lines that the handlers of a test wrote to a file of their own, and what they prove.
+"""The evidence of the fault tests: lines that the handlers of a test wrote to a file of their own, and what they
+prove.
 
-A line is one O_APPEND write: `S` (a run begins), `E` (the handler is at its end) or `X` (it is left by an error or an interruption),
-with the job's id, the process, the monotonic time that all processes of the machine share, the wall time, and the task. After the
-total-queue checker of Jepsen: every accepted id is lost, done, done twice or unexpected; and every run beyond a job's first must be
-explained by a process that was killed while it held that job.
+A line is one O_APPEND write: `S` (a run begins), `E` (the handler is at its end) or `X` (it is left by an error or an
+interruption), with the job's id, the process, the monotonic time that all processes of the machine share, the wall
+time, and the task. After the total-queue checker of Jepsen: every accepted id is lost, done, done twice or
+unexpected; and every run beyond a job's first must be explained by a process that was killed while it held that job.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Collection, Iterable, Sequence
@@ -71,13 +73,14 @@ class Verdict:
 
     def __str__(self) -> str:
         return (
-            f"accepted {self.accepted}, done {self.done}, lost {len(self.lost)}, done twice {len(self.twice)}, unexpected"
-            f" {len(self.unexpected)}, extra runs {len(self.extra)} (unexplained {len(self.unexplained)}, overlapping"
+            f"accepted {self.accepted}, done {self.done}, lost {len(self.lost)}, done twice {len(self.twice)},"
+            f" unexpected {len(self.unexpected)},"
+            f" extra runs {len(self.extra)} (unexplained {len(self.unexplained)}, overlapping"
             f" {len(self.overlapping)}), kills {self.kills}, held at them {self.held}"
         )
 
     def check(self) -> None:
-        """AssertionError unless nothing is lost, unexpected or overlapping, and each extra run is one that a kill explains."""
+        """AssertionError unless nothing is lost, unexpected or overlapping, and a kill explains each extra run."""
         shown = f"{self}\n lost {self.lost[:5]}\n unexpected {self.unexpected[:5]}\n unexplained {self.unexplained[:5]}"
         assert not self.lost, shown
         assert not self.unexpected, shown
@@ -202,7 +205,7 @@ def judge(
         if count > 1:
             verdict.twice.append(id)
     for runs in history.runs.values():
-        for before, run in zip(runs, runs[1:], strict=False):
+        for before, run in itertools.pairwise(runs):
             if not (retries and before.end is not None and not before.done):
                 verdict.extra.append(run)
                 if before.pid not in dead or dead[before.pid] > run.start:
@@ -214,7 +217,7 @@ def judge(
 
 
 def chain_faults(history: History, ids: Sequence[str]) -> list[str]:
-    """What is wrong with a chain's steps, given in order: a step that never ended, or one that began before its predecessor's end."""
+    """What is wrong with a chain's steps, in their order: one never ended, or began before the end of the one before."""
     wrong: list[str] = []
     ready: float | None = 0.0
     for id in ids:
@@ -226,3 +229,14 @@ def chain_faults(history: History, ids: Sequence[str]) -> list[str]:
             wrong.append(f"{id} began before the step before it had ended")
         ready = min(ends) if ends else None
     return wrong
+
+
+def group_faults(history: History, members: Sequence[str], callback: str) -> list[str]:
+    """What is wrong with a group's callback: it never began, or did so before a member had ended."""
+    runs = history.of(callback)
+    if not runs:
+        return [f"{callback} never began"]
+    ends = {
+        id: min((run.end for run in history.of(id) if run.done and run.end is not None), default=None) for id in members
+    }
+    return [f"{callback} began before {id} had ended" for id, end in ends.items() if end is None or end > runs[0].start]

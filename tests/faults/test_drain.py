@@ -1,4 +1,6 @@
-"""SIGTERM: what runs is finished within the grace, what does not is handed back, and neither costs an attempt or a death (F3)."""
+"""SIGTERM: what runs is finished within the grace, what does not is handed back, and neither costs an attempt or a
+death (F3).
+"""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.history import Follower, History, Kill, Line, Writer, chain_faults, judge, read_lines
+from .history import Follower, History, Kill, Line, Writer, chain_faults, group_faults, judge, read_lines
 
 
 def history(*events: str) -> History:
@@ -115,6 +115,14 @@ def test_the_order_of_a_chain() -> None:
 def test_a_step_that_ran_again_before_its_successor_began() -> None:
     runs = history("S a 1 1", "S a 2 3", "E a 2 4", "S b 2 5", "E b 2 6")
     assert chain_faults(runs, ["a", "b"]) == []
+
+
+def test_the_callback_of_a_group() -> None:
+    runs = history("S a 1 1", "E a 1 2", "S b 1 1", "E b 1 3", "S c 1 4", "E c 1 5", "S b 2 6", "E b 2 7")
+    assert group_faults(runs, ["a", "b"], "c") == []
+    assert len(group_faults(runs, ["a", "b"], "b")) == 2
+    assert group_faults(runs, ["a", "d"], "c") == ["c began before d had ended"]
+    assert group_faults(runs, ["a"], "d") == ["d never began"]
 
 
 def test_an_end_without_a_start_is_no_history() -> None:

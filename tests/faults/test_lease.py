@@ -1,7 +1,8 @@
-"""Workers that cannot speak, or were silent for too long: a blocked loop or GIL keeps its lease, a frozen process loses it and can
-change nothing afterwards, and a thread that ignores its timeout is fenced off (F5, F6, F14).
+"""Workers that cannot speak, or were silent for too long: a blocked loop or GIL keeps its lease, a frozen process
+loses it and can change nothing afterwards, and a thread that ignores its timeout is fenced off (F5, F6, F14).
 
-Leases of 1.5 to 2 s: beats come every third of that from the keeper's thread and from the supervisor, so two in a row may be late.
+Leases of 2 to 3 s: beats come every third of that, from the keeper's thread and from the supervisor, so two in a row
+may be late.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ pytestmark = [pytest.mark.fault, pytest.mark.slow]
 
 
 async def test_a_blocked_loop_and_a_held_gil_keep_their_lease(fleet: Fleet) -> None:
-    fleet.settings["lease"] = 1.5
+    fleet.settings["lease"] = 2.0
     srv = fleet.server()
-    blocked = await srv.enqueue_many([job("block", f"b{i}", s=4.5) for i in range(2)])  # 3 leases
+    blocked = await srv.enqueue_many([job("block", f"b{i}", s=6.0) for i in range(2)])  # 3 leases
     fleet.supervised(2, default_concurrency=1)
     await fleet.until(lambda: len(fleet.history().open()) == 2, "they do not start")
-    held = await srv.enqueue(job("gil", "g", s=3.0))  # 2 leases, beside a process that would take it
+    held = await srv.enqueue(job("gil", "g", s=4.0))  # 2 leases, beside a process that would take it
     rest = await srv.enqueue_many([job("work", f"w{i}", s=0.01) for i in range(50)])
     ids = [*blocked, held, *rest]
     await fleet.all_successful(srv, ids)
@@ -35,15 +36,15 @@ async def test_a_blocked_loop_and_a_held_gil_keep_their_lease(fleet: Fleet) -> N
     assert verdict.extra == []
     for run in fleet.history().all("block") + fleet.history().all("gil"):
         assert run.end is not None
-        assert run.end - run.start >= 2 * 1.5
+        assert run.end - run.start >= 2 * 2.0
     for id in ids:
         assert (await srv.get_job(id)).meta.deaths == 0
 
 
 async def test_a_blocked_loop_keeps_its_lease_without_a_supervisor_too(fleet: Fleet) -> None:
-    fleet.settings.update(lease=1.5, default_concurrency=1)
+    fleet.settings.update(lease=2.0, default_concurrency=1)
     srv = fleet.server()
-    await srv.enqueue(job("block", "b", s=4.5))
+    await srv.enqueue(job("block", "b", s=6.0))
     fleet.worker()
     await fleet.until(lambda: fleet.history().open(), "it does not start")
     fleet.worker()  # would take it
@@ -53,6 +54,7 @@ async def test_a_blocked_loop_keeps_its_lease_without_a_supervisor_too(fleet: Fl
 
 @pytest.mark.parametrize("round", range(3))
 async def test_a_frozen_worker_comes_back_too_late(fleet: Fleet, round: int) -> None:
+    fleet.settings["lease"] = 3.0
     srv = fleet.server()
     ids = await srv.enqueue_many([job("first_waits_in_thread", f"t{i}") for i in range(2)])
     frozen = fleet.worker(default_concurrency=4)
@@ -83,7 +85,7 @@ async def test_a_frozen_worker_comes_back_too_late(fleet: Fleet, round: int) -> 
 
 
 async def test_a_thread_that_ignores_its_timeout(fleet: Fleet) -> None:
-    """Its slot comes back after the grace, its process is replaced, its retry waits for its end, and there is one outcome."""
+    """Its slot comes back after the grace, its process is replaced, its retry waits for its end; there is one outcome."""
     fleet.settings.update(grace=1.0, default_concurrency=3)
     srv = fleet.server()
     deaf = await srv.enqueue_many([job("impatient", f"i{i}", s=6) for i in range(2)])
@@ -106,7 +108,7 @@ async def test_a_thread_that_ignores_its_timeout(fleet: Fleet) -> None:
         assert [error.type for error in meta.errors] == ["TimeoutError", "TimeoutError"]
         assert "timed out after 0.5 s" in meta.prev_err
         assert meta.deaths == 0
-        # No overlap: the first run ended, or its process was gone (that is, every run on it began before the second one).
+        # No overlap: the first run ended, or its process was gone (every run on it began before the second one).
         first, second = runs
         if first.end is None:
             assert first.pid != second.pid

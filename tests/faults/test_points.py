@@ -1,7 +1,8 @@
 """A kill at each numbered point, and a lost reply or an error behind each write (F2).
 
-Two processes in a row die at the same point, each beside fresh work; then a healthy one finishes. Nobody else lives when one
-dies, so what it held and what it had stored can be read exactly: no more runs are repeated than it held, and nothing that was stored.
+Two processes in a row die at the same point, each beside fresh work; then a healthy one finishes. Nobody else lives
+when one dies, so what it held and what it had stored can be read exactly: no more runs are repeated than it held, and
+nothing that was stored.
 """
 
 from __future__ import annotations

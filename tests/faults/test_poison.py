@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import random
 import signal
@@ -32,7 +33,7 @@ async def test_a_job_that_kills_its_process_takes_nobody_with_it(fleet: Fleet, h
             job("poison", "p", how=how, neighbours=10),
             *(job("neighbour", id) for id in slow),
         ]  # all at the head of the queue
-        + [job("work", f"w{i}", s=0.005) for i in range(490)]
+        + [job("work", f"w{i}", s=0.06) for i in range(490)]
     )
     healthy = [*slow, *(f"w{i}" for i in range(490))]
     fleet.supervised(1, default_concurrency=12)
@@ -50,7 +51,7 @@ async def test_a_job_that_kills_its_process_takes_nobody_with_it(fleet: Fleet, h
         beside = [r for id in slow for r in history.of(id) if r.pid == run.pid and r.end is None]
         assert len(beside) == 10
     assert not [r for r in history.all() if r.pid == runs[2].pid and r is not runs[2]]  # the last run was made alone
-    for run, after in zip(runs, runs[1:], strict=False):
+    for run, after in itertools.pairwise(runs):
         back = min(r.start for r in history.all() if r.start > run.start and r.pid == after.pid)
         print(f"F4: in work again {back - run.start:.2f} s after the start of the run that ended it")
         assert back - run.start < 30

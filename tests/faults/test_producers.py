@@ -110,7 +110,7 @@ async def test_a_file_that_somebody_keeps_locked(fleet: Fleet) -> None:
     await fleet.all_successful(srv, ids)
     verdict = judge(fleet.history(), ids)
     verdict.check()
-    # The lock was held for about the length of a lease; nobody is there to reclaim but the worker itself, after the gap.
+    # The lock was held for a lease; nobody is there to reclaim but the worker itself, and it sees the gap.
     assert verdict.extra == []
     assert worker.code is None
 

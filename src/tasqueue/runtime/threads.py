@@ -91,7 +91,9 @@ class Threads:
                 future.set_result(value)
             elif isinstance(error, Exception) and not isinstance(error, StopIteration):
                 future.set_exception(error)
+                future.exception()  # so that asyncio does not complain when nobody waits for it any more
             else:  # a future takes no StopIteration, and what ends a thread must not end the loop
                 wrapped = RuntimeError(f"{type(error).__qualname__} was raised in a thread")
                 wrapped.__cause__ = error
                 future.set_exception(wrapped)
+                future.exception()

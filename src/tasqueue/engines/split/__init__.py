@@ -6,8 +6,8 @@ token. What leads there is stored before it (message first, record second), what
 broker's acknowledgement last. A crash between two writes leaves something behind that whoever comes next completes;
 see docs/engines/pairs.md.
 
-Reading order: `docs` (what is stored, what an order does to a record), `links`, `store`, `base`, `follow`, `produce`, `claim`,
-`settle`, `lease`, `schedule`, `operate`, `read`.
+Reading order: `docs` (what is stored, what an order does to a record), `links`, `store`, `base`, `follow`, `produce`,
+`claim`, `settle`, `lease`, `schedule`, `operate`, `read`.
 
 Besides its protocol an object may have, each optional: `open()`, `close()`, `twin()`, `durability()`, and `shared` and
 `durable` (True: several processes can use it; what it stored survives the process); a broker also `now()` (UNIX

@@ -1,7 +1,8 @@
 """What the end or the reopening of a job means to its chain or group: pure changes to the link's record.
 
-A chain is where its `pos` says. A group is the set of the indexes that have ended, never a counter, so that nothing told
-twice can count twice. An outcome is of a round: how often its job had been reopened; one of an earlier round is late.
+A chain is where its `pos` says. A group is the set of the indexes that have ended, never a counter, so that nothing
+told twice can count twice. An outcome is of a round: how often its job had been reopened; one of an earlier round is
+late.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 """What only reads, and `watch`. Listings page through an index and look at each record, so a stale entry is never
-shown."""
+shown.
+"""
 
 from __future__ import annotations
 

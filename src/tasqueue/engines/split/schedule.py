@@ -1,5 +1,6 @@
 """Schedules. A tick's job is stored first and the schedule moved second, so no tick is lost; its id is derived, so
-none is doubled."""
+none is doubled.
+"""
 
 from __future__ import annotations
 

@@ -325,7 +325,8 @@ class Lane:
             elif size > self._wal_next:
                 self._wal_next = database.WAL_LIMIT if self._checkpoint() else size + database.WAL_LIMIT // 4
         except (sqlite3.Error, errors.FileUnusable) as error:
-            log.warning("%s: the checkpoint failed and is tried again later: %s", self.path, error)
+            if not (isinstance(error, sqlite3.Error) and errors.is_busy(error)):  # somebody writes just now
+                log.warning("%s: the checkpoint failed and is tried again later: %s", self.path, error)
             self._wal_next = size + database.WAL_LIMIT // 4
 
     def _tidy_at_leisure(self, size: int) -> bool:

@@ -82,57 +82,72 @@ def forget_jobs(tx: Tx, seqs: list[int]) -> None:
 def jobs_ended(tx: Tx, ended: Sequence[Ended], insert_jobs: Callable[[Tx, Sequence[Record]], None]) -> None:
     """Jobs have ended, in whatever way: chains go on or end, groups count their members, and the callbacks that are
     due are inserted."""
+    ready: list[tuple[int, bytes | None]] = []
     members: dict[str, list[Ended]] = {}
     for job in ended:
-        if job.link.startswith("c:"):
-            _step_ended(tx, job)
-        else:
+        if not job.link.startswith("c:"):
             members.setdefault(job.link, []).append(job)
-    for key, jobs in members.items():
-        group = load(tx, key)
-        if group is None:  # it was forgotten before its job ended
-            continue
-        values: list[object] = []
-        for job in jobs:
-            values += (key, job.pos, ENDED[job.state], job.result)
-        tx.bulk("member_ended", 4, values)
-        done, good, size = tx.run("members_ended", key).fetchone()
-        if done >= group.n:
-            if faults.active:
-                faults.point("G3.last_member")
-            insert_jobs(tx, _group_ended(tx, key, group, good == group.n, size))
+        elif (seq := _step_ended(tx, job)) is not None:
+            ready.append((seq, job.result))
+    if ready:
+        for ord, (seq, prev) in enumerate(ready, tx.place(len(ready))):
+            tx.run("step_ready", prev, ord, seq)
+        tx.run("into_line", str([seq for seq, _ in ready]))
+        tx.news = True
+    if members:
+        insert_jobs(tx, _members_ended(tx, members))
 
 
-def _step_ended(tx: Tx, job: Ended) -> None:
+def _step_ended(tx: Tx, job: Ended) -> int | None:
+    """The step of the chain that is to be ready now, with what this one has saved."""
     chain = load(tx, job.link)
     if chain is None:
-        return
+        return None
     if job.state is not State.SUCCESSFUL:
         if chain.open:
             end(tx, job.link, chain, ENDED[job.state])
-        return
+        return None
     pos = job.pos + 1
     tx.run("chain_moved", pos, job.link)
     if pos == chain.n:
         if chain.open:
             end(tx, job.link, chain, Status.SUCCESSFUL)
-        return
+        return None
     step = tx.run("step", job.link, pos).fetchone()
-    if step is not None:
-        seq, state, due = step
-        tx.run("step_prev", job.result, seq)
-        if chain.open and state == State.HELD:
-            start(tx, seq, due)
+    if step is None:
+        return None
+    seq, state, due = step
+    if chain.open and state == State.HELD and not _start_later(tx, seq, due):
+        return seq
+    tx.run("step_prev", job.result, seq)
+    return None
 
 
-def start(tx: Tx, seq: int, due: int | None) -> None:
-    """A step that was held back: its chain has got there."""
-    if due is not None and due > tx.now:
-        tx.run("start_later", due, seq)
-    else:
-        tx.run("make_ready", tx.place(1), seq)
-        tx.run("into_line", str([seq]))
+def _start_later(tx: Tx, seq: int, due: int | None) -> bool:
+    """Whether a step that its chain has got to has a date that is still to come."""
+    if due is None or due <= tx.now:
+        return False
+    tx.run("start_later", due, seq)
     tx.news = True
+    return True
+
+
+def _members_ended(tx: Tx, ended: dict[str, list[Ended]]) -> list[Record]:
+    """The callbacks of the groups that have ended with these."""
+    groups = {key: group for key in ended if (group := load(tx, key)) is not None}  # a group may have been forgotten
+    values: list[object] = []
+    for key in groups:
+        for job in ended[key]:
+            values += (key, job.pos, ENDED[job.state], job.result)
+    tx.bulk("member_ended", 4, values)
+    callbacks: list[Record] = []
+    for key, group in groups.items():
+        done, good, size = tx.run("members_ended", key).fetchone()
+        if done >= group.n:
+            if faults.active:
+                faults.point("G3.last_member")
+            callbacks += _group_ended(tx, key, group, good == group.n, size)
+    return callbacks
 
 
 def _group_ended(tx: Tx, key: str, group: Stored, good: bool, size: int) -> list[Record]:
@@ -182,6 +197,7 @@ def reopened(tx: Tx, key: str, pos: int) -> bool:
     if pos == link.pos:
         return True
     step = tx.run("step", key, link.pos).fetchone()
-    if step is not None and step[1] == State.HELD:
-        start(tx, step[0], step[2])
+    if step is not None and step[1] == State.HELD and not _start_later(tx, step[0], step[2]):
+        tx.run("make_ready", tx.place(1), step[0])
+        tx.run("into_line", str([step[0]]))
     return False

@@ -95,19 +95,21 @@ def _each(tx: Tx, nr: int, worker: str, pairs: Sequence[tuple[Step, int]]) -> No
     if ends:
         _store(tx, nr, [step for step, _ in ends], [seq for _, seq in ends])
     forgotten = [seq for step, seq in pairs if step.kind is END and step.ttl == 0]
+    place = tx.place(len(pairs))
     back: list[int] = []
     for step, seq in pairs:
         if step.died:
             tx.run("died", worker, step.reason, seq)
-        if step.kind is not END and _put_back(tx, nr, worker, step, seq):
+        if step.kind is not END and _put_back(tx, nr, step, seq, place):
             back.append(seq)
+        place += 1
     if back:
         tx.run("into_line", str(back))
     if forgotten:
         links.forget_jobs(tx, forgotten)
 
 
-def _put_back(tx: Tx, nr: int, worker: str, step: Step, seq: int) -> bool:
+def _put_back(tx: Tx, nr: int, step: Step, seq: int, place: int) -> bool:
     """Every step but END. Whether the job is ready."""
     if step.kind is RELEASE:
         tx.run("put_back", State.READY, None, None, None, nr, step.claim, seq)
@@ -120,7 +122,7 @@ def _put_back(tx: Tx, nr: int, worker: str, step: Step, seq: int) -> bool:
     if step.delay > 0:
         tx.run("put_back", State.DUE, tx.now + step.delay, None, step.tail, nr, step.claim, seq)
         return False
-    tx.run("put_back", State.READY, None, tx.place(1), step.tail, nr, step.claim, seq)
+    tx.run("put_back", State.READY, None, place, step.tail, nr, step.claim, seq)
     return True
 
 

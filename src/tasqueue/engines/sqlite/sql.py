@@ -60,7 +60,7 @@ class Sql(dict[str, str]):
         self._prefix = f"~{prefix}" if prefix.startswith("sqlite") else prefix
         super().__init__({name: self.of(text) for name, text in _statements().items()})
         self.order: dict[str, tuple[int, ...]] = {}
-        """Of statements with numbered parameters: which value stands where. Python 3.12 warns of them, so it gets `?`."""
+        """Of statements with numbered parameters: which value stands where. (Python 3.12 warns of the numbers.)"""
         for name, text in self.items():
             if numbers := _number.findall(text):
                 self.order[name] = tuple(int(number) - 1 for number in numbers)

@@ -46,8 +46,8 @@ UPDATE ns_link SET status = 'processing', ended_at = NULL, gone_at = NULL, gener
 UPDATE ns_link SET pos = ? WHERE key = ?;
 
 -- name: step
--- ? key, ? pos -> seq, state, due
-SELECT seq, state, due FROM ns_row WHERE link = ? AND link <> '' AND pos = ?;
+-- ? key, ? pos -> seq, state (0 held back; 1 says no more than that it is not), due
+SELECT seq, state, due FROM ns_job WHERE link = ? AND link <> '' AND pos = ?;
 
 -- name: step_id
 -- ? key, ? pos -> id
@@ -56,6 +56,10 @@ SELECT id FROM ns_job WHERE link = ? AND link <> '' AND pos = ?;
 -- name: step_prev
 -- ? prev, ? seq
 UPDATE ns_job SET prev = ? WHERE seq = ?;
+
+-- name: step_ready
+-- ? prev, ? ord, ? seq: it was held back
+UPDATE ns_job SET prev = ?, state = 1, due = NULL, ord = ? WHERE seq = ?;
 
 -- name: start_later
 -- ? due, ? seq: it was held back

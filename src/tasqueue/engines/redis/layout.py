@@ -1,0 +1,176 @@
+"""The bytes of a record, as `lua/record.lua` describes them. What a worker writes is assembled here, since it holds all that
+it was given; the scripts only put the date, the number of the end and the state in front.
+
+Invariant: while a job is held, nobody but its holder writes its record. So what came with the claim is what is stored.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+
+from ...core.record import Kind, Lease, Record, Row, Step
+from ...core.status import State
+
+VERSION = 1
+_HEAD = struct.Struct("<BdddBBbIIdHHHHIIIII")
+_REST = struct.Struct("<BBbIIdHHHHIIIII")  # of a new record: from the version on
+_ENDED = struct.Struct("<dBBbIIdHHHHIIIII")  # of one that is written again: from its seq on
+_EXTRA = struct.Struct("<HHHHI")
+_TEMPLATE = struct.Struct("<HHIbd")
+SIZE = _HEAD.size
+NO_DATE = -1.0
+
+_unpack = _HEAD.unpack_from
+_pack_rest = _REST.pack
+_pack_ended = _ENDED.pack
+_STATES = {int(state): state for state in State}
+_PARK, _RELEASE, _END = Kind.PARK, Kind.RELEASE, Kind.END
+
+
+def key(text: str) -> bytes:
+    """A name as a part of a key. Surrogates are kept: an engine takes any str."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+def text(data: bytes) -> str:
+    """The reverse of `key`."""
+    return data.decode("utf-8", "surrogatepass")
+
+
+def rest_of(record: Record) -> bytes:
+    """A new record, from its version on."""
+    queue, task, link, prev = key(record.queue), key(record.task), record.link, record.prev
+    where = key(link) if link else b""
+    return (
+        _pack_rest(
+            VERSION, prev is not None, record.priority, 0, record.pos, 0.0, len(queue), len(task), len(where), 0, 0,
+            len(record.spec), 0, 0 if prev is None else len(prev), 0,
+        )
+        + queue + task + where + record.spec + (prev or b"")
+    )  # fmt: skip
+
+
+def template(record: Record) -> bytes:
+    """A group's callback, to be inserted by a script."""
+    id, queue, rest = key(record.id), key(record.queue), rest_of(record)
+    due = NO_DATE if record.due is None else float(record.due)
+    return _TEMPLATE.pack(len(id), len(queue), len(rest), record.priority, due) + id + queue + rest
+
+
+def lease_of(id: str, raw: bytes, claim: int, at: int) -> Lease:
+    """A claimed job. Its `ref` is what it takes to write the record again."""
+    head = _unpack(raw)
+    _, _, num, _, _, flags, _, _, pos, _, q, t, n, w, x, s, e, p, _ = head
+    start = SIZE
+    queue = raw[start : start + q].decode("utf-8", "surrogatepass")
+    start += q + t
+    link = ""
+    if n:
+        link = text(raw[start : start + n])
+    start += n + w
+    deaths, died_with, cause = 0, "", ""
+    if x:
+        deaths, died_with, _, _, cause = _extra(raw[start : start + x])
+        start += x
+    end = start + s
+    prev = raw[end + e : end + e + p] if flags & 1 else None
+    return Lease(
+        id, queue, claim, raw[start:end], raw[end : end + e] if e else b"", prev, deaths, died_with, cause,
+        int(num) if num else None, link, pos, (raw, at),
+    )  # fmt: skip
+
+
+def _extra(extra: bytes) -> tuple[int, str, str, str, str]:
+    """Deaths, died with, what it is parked for, why, the cause of the last death."""
+    deaths, d, k, y, c = _EXTRA.unpack_from(extra)
+    at, parts = _EXTRA.size, list[str]()
+    for n in (d, k, y, c):
+        parts.append(text(extra[at : at + n]))
+        at += n
+    return deaths, parts[0], parts[1], parts[2], parts[3]
+
+
+def _write_extra(deaths: int, *texts: str) -> bytes:
+    parts = [key(one) for one in texts]
+    return _EXTRA.pack(deaths, *map(len, parts)) + b"".join(parts)
+
+
+def written_again(step: Step, worker: bytes, name: str) -> tuple[bytes, int]:
+    """What a settle stores, from its seq on, and when the job was first parked (0: never). `step.ref`: see `lease_of`."""
+    raw, at = step.ref
+    _, _, num, seq, version, flags, priority, _, pos, _, q, t, n, w, x, s, e, p, _ = _unpack(raw)
+    kind = step.kind
+    names_end = SIZE + q + t + n
+    spec_at = names_end + w + x
+    tail_at = spec_at + s
+    extra = b""
+    if x:
+        extra = raw[spec_at - x : spec_at]
+    if kind is not _END:
+        extra = _extra_after(step, name, extra)
+    tail = step.tail
+    if tail is None or kind is _RELEASE:
+        tail = raw[tail_at : tail_at + e]
+    result = step.result if kind is _END else None
+    flags &= 1
+    if result is None:
+        result = b""
+    else:
+        flags |= 2
+    prev = raw[tail_at + e : tail_at + e + p] if p else b""
+    return _pack_ended(
+        seq, version, flags, priority, step.claim, pos, at, q, t, n, len(worker), len(extra), s, len(tail), p, len(result)
+    ) + b"".join((raw[SIZE:names_end], worker, extra, raw[spec_at:tail_at], tail, prev, result)), int(num)  # fmt: skip
+
+
+def _extra_after(step: Step, name: str, extra: bytes) -> bytes:
+    deaths, died_with, _, _, cause = _extra(extra) if extra else (0, "", "", "", "")
+    if step.kind is _RELEASE and step.died:
+        return _write_extra(deaths + 1, name, "", "", step.reason)
+    if step.kind is _PARK:
+        return _write_extra(deaths, died_with, step.key, step.reason, cause)
+    return _write_extra(deaths, died_with, "", "", cause) if deaths else b""
+
+
+def row_of(id: str, raw: bytes, held: tuple[bytes, bytes, bytes | None] | None) -> Row:
+    """A stored job; `held`: worker, token and progress of one that runs."""
+    state, when, num, _, _, flags, priority, _, pos, claimed, q, t, n, w, x, s, e, p, r = _unpack(raw)
+    at, parts = SIZE, list[bytes]()
+    for size in (q, t, n, w, x, s, e, p, r):
+        parts.append(raw[at : at + size])
+        at += size
+    queue, task, link, worker, extra, spec, tail, prev, result = parts
+    deaths, died_with, _, reason, _ = _extra(extra) if extra else (0, "", "", "", "")
+    del num
+    shown = _STATES[state]
+    progress: bytes | None = raw[at:] or None
+    holder, claimed_at = text(worker) or died_with, int(claimed) if claimed else None
+    ended = 4 <= state <= 6
+    if held is not None:
+        shown, holder, progress = State.RUNNING, text(held[0]), held[2]
+        claimed_at = int(held[1].split(b":", 2)[1])
+    return Row(
+        id, text(queue), shown, spec, tail, prev if flags & 1 else None, result if flags & 2 else None, priority,
+        int(when) if when and not ended else None, holder, claimed_at, int(when) if ended else None, deaths,
+        reason if shown is State.PARKED else "", progress, text(task), text(link), pos,
+    )  # fmt: skip
+
+
+def seq_of(raw: bytes) -> float:
+    """In the order of submission."""
+    return _unpack(raw)[3]
+
+
+def groups_of(records: Iterable[Record]) -> list[list[Record]]:
+    """Runs of records that differ only in id and content, in their order."""
+    runs: list[list[Record]] = []
+    last: tuple[object, ...] | None = None
+    for record in records:
+        alike = (record.queue, record.priority, record.link, record.due, record.held)
+        if alike == last:
+            runs[-1].append(record)
+        else:
+            runs.append([record])
+            last = alike
+    return runs

@@ -1,0 +1,165 @@
+"""The ear: one subscription for an engine object, by which the server says that there may be work, or that something has ended.
+
+Invariant: no news is lost in silence. While the subscription is not known to stand, nobody sleeps on it for long; when it stands
+(again), everybody who sleeps is woken once, to look for himself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from redis import exceptions as driver
+
+from ...core.ids import uuid7
+from ...errors import TasqueueError
+from .client import Client
+from .layout import text
+
+log = logging.getLogger("tasqueue.redis")
+
+PULSE = 10.0
+"""Seconds of silence after which the server is asked whether it is still there."""
+PAUSES = (0.05, 0.2, 0.5, 1.0)
+"""Seconds between attempts to subscribe again."""
+
+
+class Listener:
+    """Subscribes with the first `ready`; `heard` is told of every piece of news."""
+
+    def __init__(self, client: Client, prefix: bytes, name: str) -> None:
+        self.name = name
+        self._client = client
+        self._channel = prefix + b"e:" + name.encode()
+        self._task: asyncio.Task[None] | None = None
+        self._up: asyncio.Future[None] | None = None
+        self._connection: Any = None
+        self._sleepers: dict[asyncio.Future[None], frozenset[str]] = {}
+        self.news: set[str] = set()
+        """Queues that have been heard of since the last claim."""
+        self.idle: set[str] = set()
+        """Queues for which the server knows that this engine sleeps."""
+        self.noted: set[str] = set()
+        """Queues for which it ever knew."""
+        client.moved = self._moved
+
+    def note(self, queues: Iterable[str]) -> None:
+        """The server knows that this engine sleeps on these."""
+        names = set(queues)
+        self.idle |= names
+        self.noted |= names
+
+    @property
+    def stands(self) -> bool:
+        """Whether the subscription is known to stand."""
+        return self._up is not None and self._up.done()
+
+    async def ready(self) -> None:
+        """Until the subscription stands; given up after a while, which is then the caller's to poll."""
+        if self.stands:
+            return
+        if self._task is None or self._task.done():
+            self._up = self._client.loop.create_future()
+            self._task = self._client.loop.create_task(self._run(), name="tasqueue-redis-listener")
+        assert self._up is not None
+        await asyncio.wait((self._up,), timeout=2.0)
+
+    def expect(self, names: Iterable[str]) -> asyncio.Future[None]:
+        """From now on one of these ("q<queue>", "k<key>") is not missed. To be given to `sleep_on`, and to `leave` in any case."""
+        over: asyncio.Future[None] = self._client.loop.create_future()
+        self._sleepers[over] = frozenset(names)
+        return over
+
+    async def sleep_on(self, over: asyncio.Future[None], seconds: float) -> None:
+        """Until what was expected is heard of, or the time is over."""
+        timer = self._client.loop.call_later(max(0.0, seconds), _finish, over)
+        try:
+            await over
+        finally:
+            timer.cancel()
+
+    def leave(self, over: asyncio.Future[None]) -> None:
+        """Nobody sleeps on it any more."""
+        self._sleepers.pop(over, None)
+
+    def wake_all(self) -> None:
+        """Everybody looks for himself."""
+        self.idle.clear()
+        for sleeper in list(self._sleepers):
+            _finish(sleeper)
+
+    async def close(self) -> None:
+        """Wakes who sleeps."""
+        task, self._task, self._up = self._task, None, None
+        self.wake_all()
+        if task is not None:
+            task.cancel()
+            await asyncio.wait((task,))
+
+    def _moved(self) -> None:
+        if self._connection is not None and self._task is not None:
+            self._drop()
+
+    def _drop(self) -> None:
+        # Its reader ends with an error, and the loop of `_run` goes round.
+        connection, self._connection = self._connection, None
+        self._client.loop.create_task(connection.disconnect(nowait=True))
+
+    async def _run(self) -> None:
+        attempt = 0
+        while True:
+            try:
+                connection = self._connection = await self._client.connect()
+                try:
+                    await self._listen(connection)
+                finally:
+                    self._connection = None
+                    await connection.disconnect(nowait=True)
+                attempt = 0
+            except (driver.RedisError, OSError, LookupError, TasqueueError, AttributeError) as error:
+                log.debug("%s: the subscription broke: %s", self._client.url, error)
+            if self._up is not None and self._up.done():
+                self._up = self._client.loop.create_future()
+                attempt = 0
+            self.wake_all()
+            await asyncio.sleep(PAUSES[min(attempt, len(PAUSES) - 1)])
+            attempt += 1
+
+    async def _listen(self, connection: Any) -> None:
+        await connection.send_command("SUBSCRIBE", self._channel, check_health=False)
+        pulse = False
+        while True:
+            message = await connection.read_response(timeout=PULSE)
+            if message is None:
+                if pulse:
+                    raise driver.ConnectionError("no answer to PING")
+                await connection.send_command("PING", check_health=False)
+                pulse = True
+                continue
+            pulse = False
+            if message[0] == b"message":
+                self._heard(text(message[2]))
+            elif message[0] == b"subscribe":
+                self.wake_all()
+                if self._up is not None and not self._up.done():
+                    self._up.set_result(None)
+
+    def _heard(self, name: str) -> None:
+        if name[0] == "q":
+            self.news.add(name[1:])
+            self.idle.discard(name[1:])
+        for sleeper, names in list(self._sleepers.items()):
+            if name in names:
+                _finish(sleeper)
+
+
+def _finish(done: asyncio.Future[None]) -> None:
+    if not done.done():
+        done.set_result(None)
+
+
+def name_of(ms: int, noise: bytes) -> str:
+    """An engine object's name: hexadecimal, never used twice."""
+    return uuid7(ms, noise).replace("-", "")

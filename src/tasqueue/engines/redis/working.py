@@ -1,0 +1,169 @@
+"""The verbs of producers and workers: submit, register, claim, beat, retire, reclaim, promote, wait."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ... import faults
+from ...core.record import Lease, Link, Record
+from ...interfaces import Beat, Claim, WorkerGone
+from .base import Base, keys, span
+from .layout import groups_of, key, lease_of, rest_of, template, text
+
+MOST = 1_000
+"""Jobs that one call makes ready."""
+STOOD_STILL = 3_000
+"""A gap of more than so many ms between two reclaims: the server slept or its clock jumped; no lease can be judged."""
+NAP = 5_000
+"""ms: `wait` returns of itself after that, so that a job whose wake-up went to a frozen engine is found."""
+BLIND_NAP = 500
+"""ms: the same while the subscription does not stand."""
+
+
+class Working(Base):
+    """See `Engine`; here is said only what is this engine's own."""
+
+    _next_due: int | None = None
+
+    async def submit(self, records: Sequence[Record], links: Sequence[Link] = ()) -> None:
+        """What meets a full memory is refused whole."""
+        if faults.active:
+            faults.point("E2.before_write")
+        args = submission(records, links)
+        if len(args) > 1:
+            await self._client().run("submit", args, durable=True, ids=[record.id for record in records])
+        if faults.active:
+            if links:
+                faults.point("G1.record_written")
+            faults.point("E3.written")
+
+    async def register(self, worker: str, lease: int, info: bytes, tasks: Mapping[str, str], version: int) -> None:
+        args: list[object] = [key(worker), lease, info, version]
+        for name, queue in tasks.items():
+            args += (key(name), key(queue))
+        await self._run("register", *args)
+
+    async def claim(self, worker: str, number: int, wants: Mapping[str, int]) -> Claim:
+        """`Lease.ref` is the record as stored, and when it was claimed."""
+        listener = self._listener()
+        if not listener.stands:
+            await listener.ready()
+        listener.news.difference_update(wants)
+        args: list[object] = [key(worker), number, listener.name]
+        for queue, limit in wants.items():
+            args += (key(queue), limit)
+        reply = await self._run("claim", *args)
+        if reply is None:
+            raise WorkerGone(f"worker {worker!r} was reclaimed, retired or never registered")
+        now, due, moved, short = reply[:4]
+        listener.note(map(text, short))
+        self._next_due = due
+        if faults.active:
+            if moved:
+                faults.point("M1.due_read")
+                faults.point("M2.moved")
+            faults.point("W2.claimed")
+        return Claim(_leases(number, now, reply), due)
+
+    async def beat(self, worker: str, lease: int, info: bytes, progress: Sequence[tuple[str, int, bytes]] = ()) -> Beat:
+        args: list[object] = [key(worker), lease, info]
+        for id, claim, note in progress:
+            args += (key(id), claim, note)
+        lost, drain, cancels, paused = await self._run("beat", *args)
+        return Beat(bool(lost), list(map(text, cancels)), sorted(map(text, paused)), bool(drain))
+
+    async def retire(self, worker: str) -> int:
+        return (await self._run("reclaim", "retire", key(worker), "", 0, again=False))[0]
+
+    async def reclaim(self, worker: str = "", cause: str = "") -> list[str]:
+        mode = "one" if worker else "expired"
+        _, *dead = await self._run("reclaim", mode, key(worker), key(cause), STOOD_STILL, again=False)
+        if dead and faults.active:
+            faults.point("P1.expired_read")
+            faults.point("P2.offered")
+        return list(map(text, dead))
+
+    async def promote(self) -> int | None:
+        moved, earliest, now = await self._run("promote", MOST)
+        self._moment = (self._ports.mono(), now)
+        if moved and faults.active:
+            faults.point("M1.due_read")
+            faults.point("M2.moved")
+        return earliest
+
+    async def wait(self, queues: Sequence[str], until: int | None) -> None:
+        listener = self._listener()
+        if listener.news.intersection(queues):
+            return
+        if not listener.stands:
+            await listener.ready()
+        due = self._next_due
+        if not listener.idle.issuperset(queues):
+            ready, now, due = await self._run("idle", listener.name, *keys(queues))
+            self._moment = (self._ports.mono(), now)
+            if ready:
+                return
+            listener.note(queues)
+        until = min((at for at in (until, due) if at is not None), default=None)
+        over = listener.expect(f"q{queue}" for queue in queues)
+        try:
+            span = NAP if listener.stands else BLIND_NAP
+            if until is not None:
+                span = min(span, until - await self.now())
+            if not listener.news.intersection(queues):
+                await listener.sleep_on(over, span / 1000)
+        finally:
+            listener.leave(over)
+            # Noted again by the claim that follows: the server forgets who has been silent for long.
+            listener.idle.difference_update(queues)
+
+    async def now(self) -> int:
+        """Asked of the server, unless it has just said so."""
+        at, said = self._moment
+        passed = self._ports.mono() - at
+        if 0 <= passed < 0.005:
+            return said + int(passed * 1000)
+        seconds, micros = await self._client().command("TIME")
+        return int(seconds) * 1000 + int(micros) // 1000
+
+
+def submission(records: Sequence[Record], links: Sequence[Link]) -> list[object]:
+    """The arguments of a submit; a single one when there is nothing to store."""
+    args: list[object] = [len(links)]
+    if links or any(record.link for record in records):
+        mine: dict[str, list[object]] = {link.key: [] for link in links}
+        for record in records:
+            if record.link in mine:
+                mine[record.link] += (record.pos, key(record.id))
+        records = [record for record in records if not record.link or record.link in mine]
+        for link in links:
+            args += (
+                key(link.key), link.n, span(link.result_ttl), span(link.failed_ttl), link.max_prev,
+                b"".join(map(template, link.on_success)), b"".join(map(template, link.on_error)), len(mine[link.key]) // 2,
+            )  # fmt: skip
+            args += mine[link.key]
+    unique: dict[str, Record] = {}
+    for record in records:
+        unique.setdefault(record.id, record)
+    for run in groups_of(unique.values()):
+        one = run[0]
+        due: object = "" if one.due is None else one.due
+        args += (key(one.queue), one.priority, key(one.link), f"held{due}" if one.held else due, len(run))
+        for record in run:
+            args.append(record.id.encode("utf-8", "surrogatepass"))
+            args.append(rest_of(record))
+    return args
+
+
+def _leases(number: int, now: int, reply: Sequence[list[bytes | None]]) -> list[Lease]:
+    leases: list[Lease] = []
+    for i in range(4, len(reply), 2):
+        taken, records = reply[i], reply[i + 1]
+        ids, tokens = taken[::2], taken[1::2]
+        for id, token, raw in zip(ids, tokens, records, strict=True):
+            if raw is None or id is None or token is None:
+                continue
+            # Of a claim that is repeated the whole token is told, with the time of the first one.
+            at = int(token.split(b":", 2)[1]) if b":" in token else now
+            leases.append(lease_of(id.decode("utf-8", "surrogatepass"), raw, number, at))
+    return leases

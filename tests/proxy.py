@@ -58,8 +58,7 @@ class Proxy:
         try:
             yield
         finally:
-            self._call(self._set, "_silent", False)
-            self._call(self._cut_all)
+            self._call(self._speak)
 
     def cut_after(self, up: int | None = None, down: int | None = None) -> None:
         """Cut every connection once that many more bytes have passed in that direction, once."""
@@ -84,6 +83,10 @@ class Proxy:
 
     async def _set(self, name: str, value: object) -> None:
         setattr(self, name, value)
+
+    async def _speak(self) -> None:
+        await self._cut_all()
+        self._silent = False
 
     async def _start(self) -> None:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self._tls)

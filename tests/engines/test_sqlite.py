@@ -420,7 +420,23 @@ async def test_listing_by_a_filter_looks_at_so_many_and_no_more(
     for states in (None, [State.READY]):
         rows = await one.jobs(Filter(states=states, task="rare"), 10, None)
         assert [row.id for row in rows] == ["95", "60"]
-    assert len(await one.jobs(Filter(), 100, None)) == 60
+        assert len(await one.jobs(Filter(states=states), 100, None)) == 60
+    monkeypatch.setattr(reading, "LOOKS", 5)  # as many as are ready: no backlog
+    assert len(await one.jobs(Filter(states=[State.READY], task="rare"), 10, None)) == 3
+
+
+async def test_the_newest_ready_ones_of_a_backlog(one: SqliteEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tasqueue.engines.sqlite import reading
+
+    monkeypatch.setattr(reading, "LOOK", 2)
+    await one.submit([Record(str(i), "q", "t", b"", priority=i) for i in range(100)])
+    await one.register("w", 60_000, b"", {}, 1)
+    leases = (await one.claim("w", 1, {"q": 5})).leases
+    await one.settle("w", [end(lease) for lease in leases[:3]])
+    rows = await one.jobs(Filter(states=[State.READY]), 4, None)
+    assert [row.id for row in rows] == ["94", "93", "92", "91"]
+    rows = await one.jobs(Filter(states=[State.READY, State.RUNNING]), 3, "98")
+    assert [row.id for row in rows] == ["96", "95", "94"]
 
 
 async def test_no_statement_of_the_hot_path_reads_a_whole_table(path: Path, one: SqliteEngine) -> None:

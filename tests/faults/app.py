@@ -81,7 +81,9 @@ async def gil(payload: bytes, ctx: JobCtx) -> None:
 
 
 async def first_waits(payload: bytes, ctx: JobCtx) -> None:
-    """Its first run waits for the file `go` (with `block`, blocking the loop) and saves b"first"; another, b"second"."""
+    """Its first run waits for the file `go` (with `block`, blocking the loop) and saves b"first"; another saves
+    b"second", with `again` after waiting for `go-again`.
+    """
     with told(ctx) as options:
         first = len(History.read(HISTORY).of(ctx.meta.id)) == 1
         while first and not (FOLDER / "go").exists():
@@ -89,6 +91,8 @@ async def first_waits(payload: bytes, ctx: JobCtx) -> None:
                 time.sleep(0.002)  # noqa: ASYNC251
             else:
                 await asyncio.sleep(0.02)
+        while not first and options.get("again") and not (FOLDER / "go-again").exists():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
         ctx.save(b"first" if first else b"second")
 
 

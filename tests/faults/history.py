@@ -217,7 +217,7 @@ def judge(
 
 
 def chain_faults(history: History, ids: Sequence[str]) -> list[str]:
-    """What is wrong with a chain's steps, in their order: one never ended, or began before the end of the one before."""
+    """What is wrong with a chain's steps, in their order: one never ended, or began before the one before had."""
     wrong: list[str] = []
     ready: float | None = 0.0
     for id in ids:

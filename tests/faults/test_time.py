@@ -20,8 +20,8 @@ pytestmark = [pytest.mark.fault, pytest.mark.slow]
 
 @pytest.mark.timeout(120)
 async def test_ten_thousand_jobs_due_at_once(fleet: Fleet) -> None:
-    """Two promoters are killed in the middle of it. What they held waits for the end of their lease, here 4 s: four workers
-    write as fast as they can, and on a busy machine the beats of a living one may be late by more than one second.
+    """Two promoters are killed in the middle of it. What they held waits for the end of their lease, here 4 s: four
+    workers write as fast as they can, and on a busy machine the beats of a living one may be late by a second or two.
     """
     fleet.settings.update(lease=4.0, default_concurrency=20)
     srv = fleet.server()

@@ -11,7 +11,7 @@ from tasqueue import Job, JobCtx, Server, Status, TasqueueError
 from tasqueue.events import Refused
 
 from .conftest import Make
-from .helpers import engine_of, soon, until, working
+from .helpers import engine_of, soon, until, worker_of, working
 
 
 class Heard:
@@ -20,8 +20,9 @@ class Heard:
     def __init__(self, sync: bool, raises: bool = False) -> None:
         self.log: list[tuple[Any, ...]] = []
         self.raises = raises
-        self.options = {name: self._callback(name, sync) for name in
-                        ("success_cb", "processing_cb", "retrying_cb", "failed_cb")}
+        self.options = {
+            name: self._callback(name, sync) for name in ("success_cb", "processing_cb", "retrying_cb", "failed_cb")
+        }
 
     def _callback(self, name: str, sync: bool) -> Any:
         def call(ctx: JobCtx, *args: Any) -> None:
@@ -124,7 +125,7 @@ async def test_none_for_a_refused_finish(make: Make) -> None:
     heard.options.pop("processing_cb")
     srv.register_task("t", handler, **heard.options)
     srv.on(Refused, refused.append)
-    async with working(srv):
+    async with worker_of(srv) as worker:
         id = await srv.enqueue(Job("t"))
         await until(lambda: runs)
         engine = await engine_of(srv)
@@ -133,8 +134,11 @@ async def test_none_for_a_refused_finish(make: Make) -> None:
         release.set()
         assert (await srv.wait(id, 10)).meta.status is Status.SUCCESSFUL
         await until(lambda: heard.log)
+        await until(lambda: refused)
     assert [entry[0] for entry in heard.log] == ["success_cb"]
     assert len(runs) == 2
+    assert (worker.info.done, worker.settler.refused) == (1, 1)
+    assert worker.settler._actives == {}
 
 
 async def test_none_for_drained_ones(make: Make) -> None:

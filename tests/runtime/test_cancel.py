@@ -272,8 +272,7 @@ async def test_a_cancel_beats_a_timeout_at_the_same_time(make: Make) -> None:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
             await engine.cancel([ctx.meta.id], None)
-            while ctx.interrupted != "cancel":
-                await asyncio.sleep(0.01)
+            await until(lambda: ctx.interrupted == "cancel")
             raise
 
     srv.register_task("t", handler, timeout=0.05, max_retries=1, backoff=0)

@@ -1,4 +1,5 @@
-"""Stopping: what runs may end, what waits goes back, what is interrupted spends nothing and never counts as done (G8)."""
+"""Stopping: what runs may end, what waits goes back, what is interrupted spends nothing and never counts as done
+(G8)."""
 
 from __future__ import annotations
 
@@ -210,6 +211,35 @@ async def test_no_thread_or_task_is_left(make: Make) -> None:
     async with working(srv):
         await srv.wait(await srv.enqueue(Job("t")), 10)
     await srv.close()
-    await until(lambda: not [t for t in threading.enumerate() if t.name.startswith("tasqueue") and t.name not in before])
-    others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task() and "tasqueue" in task.get_name()]
+    await until(
+        lambda: not [t for t in threading.enumerate() if t.name.startswith("tasqueue") and t.name not in before]
+    )
+    others = [
+        task for task in asyncio.all_tasks() if task is not asyncio.current_task() and "tasqueue" in task.get_name()
+    ]
     assert others == []
+
+
+async def test_what_is_prefetched_goes_back_and_does_not_start(make: Make) -> None:
+    srv = make(default_concurrency=1, grace=10)
+    gate = Gate(srv)
+    gate.open.set()
+    worker = Worker(await srv.parts())
+    task = asyncio.create_task(worker.run())
+    await srv.wait(await srv.enqueue(Job("t")), 10)
+    gate.open.clear()
+    worker.crew.lanes["tasqueue:tasks"].mean = 1e-5
+    worker.keeper._give_back = nothing  # type: ignore[method-assign]  (it would give them back before)
+    ids = await srv.enqueue_many([Job("t") for _ in range(4)])
+    await until(lambda: len(gate.entered) == 2)
+    assert len(worker.crew.lanes["tasqueue:tasks"].ready) == 3
+    worker.stop()
+    await asyncio.sleep(0)
+    gate.open.set()
+    await soon(task)
+    assert gate.entered[1:] == ids[:1]
+    assert [message.meta.id for message in await srv.get_pending()] == ids[1:]
+
+
+async def nothing(*_: object) -> None:
+    pass

@@ -1,4 +1,5 @@
-"""Each numbered point of `tasqueue.faults` is reached, on an engine and on a pair: a fault can be put in wherever the table says."""
+"""Each numbered point of `tasqueue.faults` is reached, on an engine and on a pair: a fault can be put in wherever the
+table says."""
 
 from __future__ import annotations
 
@@ -50,7 +51,9 @@ async def test_every_point_is_reached(kind: str, tmp_path: Path, hits: set[str])
         await engine.claim("dead", 1, {"tasqueue:tasks": 1})
         async with working(srv):
             await srv.enqueue(Job("t", schedule="@every 1s", id="s"))
-            ids = await srv.enqueue_many([Job("t"), Job("t", b"fails once"), Job("t", eta=datetime.now(UTC) + timedelta(seconds=0.1))])
+            ids = await srv.enqueue_many(
+                [Job("t"), Job("t", b"fails once"), Job("t", eta=datetime.now(UTC) + timedelta(seconds=0.1))]
+            )
             await srv.enqueue_chain(Chain([Job("t"), Job("t")], id="c"))
             await srv.enqueue_group(Group([Job("t") for _ in range(3)], id="g", on_success=Job("t")))
             for id in (*ids, held):
@@ -75,7 +78,9 @@ async def test_an_error_at_any_point_of_a_worker_loses_nothing(tmp_path: Path, p
     srv.register_task("t", handler, max_retries=3, backoff=0, success_cb=lambda ctx: None)
     async with srv:
         engine = await engine_of(srv)
-        ids = await srv.enqueue_many([Job("t"), Job("t", b"x"), Job("t", eta=datetime.now(UTC) + timedelta(seconds=0.1))])
+        ids = await srv.enqueue_many(
+            [Job("t"), Job("t", b"x"), Job("t", eta=datetime.now(UTC) + timedelta(seconds=0.1))]
+        )
         await engine.reclaim()
         await engine.register("dead", 1, b"", {}, 1)
         await engine.claim("dead", 1, {"tasqueue:tasks": 1})

@@ -1,4 +1,5 @@
-"""Follow-ups, chains and groups as the runtime drives them: ids, causes, previous results, failures and what goes on after them."""
+"""Follow-ups, chains and groups as the runtime drives them: ids, causes, previous results, failures and what goes on
+after them."""
 
 from __future__ import annotations
 

@@ -8,10 +8,13 @@ import threading
 import pytest
 
 from tasqueue import Job, JobCtx, Server, Status, TasqueueError
+from tasqueue.core import codec
+from tasqueue.core.lifecycle import Policy, Run
+from tasqueue.core.record import Lease
 from tasqueue.events import LeaseLost, Refused
 
 from .conftest import Make
-from .helpers import engine_of, soon, until, working
+from .helpers import engine_of, soon, until, worker_of, working
 
 
 async def take_the_lease(srv: Server) -> list[str]:
@@ -26,6 +29,7 @@ async def test_handlers_are_cancelled_and_everything_is_done_under_a_new_name(ma
     srv = make(default_concurrency=4)
     lost: list[str] = []
     why: list[str] = []
+    refused: list[str] = []
     runs: dict[str, int] = {}
     go = asyncio.Event()
 
@@ -42,6 +46,7 @@ async def test_handlers_are_cancelled_and_everything_is_done_under_a_new_name(ma
 
     srv.register_task("t", handler)
     srv.on(LeaseLost, lambda event: lost.append(event.worker))
+    srv.on(Refused, lambda event: refused.extend(event.ids))
     ids = await srv.enqueue_many([Job("t") for _ in range(6)])
     async with working(srv):
         await until(lambda: len(runs) == 4)
@@ -54,6 +59,7 @@ async def test_handlers_are_cancelled_and_everything_is_done_under_a_new_name(ma
         assert names[0] not in {m.meta.worker for m in messages}
     assert lost == names
     assert why == ["lost"] * 4
+    assert refused == []  # nothing is even tried
     assert [await srv.get_result(id) for id in ids] == [b"2"] * 4 + [b"1"] * 2
 
 
@@ -74,8 +80,7 @@ async def test_a_stale_finish_is_refused(make: Make, sync: bool) -> None:
     async def loop(payload: bytes, ctx: JobCtx) -> None:
         runs.append(1)
         entered.set()
-        while not go.is_set():
-            await asyncio.sleep(0.001)
+        await until(go.is_set)
         ctx.save(b"%d" % len(runs))
 
     srv.register_task("t", thread if sync else loop)
@@ -154,3 +159,21 @@ async def test_an_ignorant_handler_of_a_lost_lease_does_not_disturb_its_successo
         assert await srv.cancel(id)
         assert (await srv.wait(id, 10)).meta.status is Status.CANCELLED
         second_may_end.set()
+
+
+async def test_what_is_left_of_a_lost_lease_does_not_start(srv: Server) -> None:
+    ran: list[str] = []
+
+    async def handler(payload: bytes, ctx: JobCtx) -> None:
+        ran.append(ctx.meta.id)
+
+    srv.register_task("t", handler)
+    async with worker_of(srv) as worker:
+        await srv.wait(await srv.enqueue(Job("t", id="a")), 10)
+        lane = worker.crew.lanes["tasqueue:tasks"]
+        spec = codec.decode_spec(codec.encode_spec(Job("t"), 0))
+        stale = Run(Lease("stale", lane.queue, 1, b"", b"", None, 0), spec, codec.FRESH, Policy(), "gone", str)
+        lane.add([stale], worker.crew.ports.mono())
+        await srv.wait(await srv.enqueue(Job("t", id="b")), 10)
+        await until(lambda: not lane.ready)
+    assert ran == ["a", "b"]

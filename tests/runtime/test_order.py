@@ -91,7 +91,7 @@ async def test_queues_keep_to_their_own_concurrency(srv: Server) -> None:
 
 
 async def test_a_full_queue_holds_no_other_back(srv: Server) -> None:
-    full, free = Order(srv, "full", 1), Order(srv, "free", 1)
+    full, _free = Order(srv, "full", 1), Order(srv, "free", 1)
     full.gate.clear()
     async with working(srv):
         held = await srv.enqueue_many([Job("t-full") for _ in range(3)])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 
 from tasqueue import EngineUnavailable, Job, JobCtx, Server, Status
 from tasqueue.clock import SYSTEM
 from tasqueue.engines import connect
+from tasqueue.interfaces import Claim
 from tasqueue.testing.flaky import FlakyEngine
 
 from .conftest import Make
@@ -83,7 +84,9 @@ async def test_a_claim_is_repeated_under_its_number(make: Make, url: str) -> Non
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_all_of_it_at_random(make: Make, url: str, seed: int) -> None:
-    engine = flaky(url, seed=seed, refuse=0.08, drop=0.08, delay=0.002, verbs=("claim", "settle", "beat", "promote", "wait"))
+    engine = flaky(
+        url, seed=seed, refuse=0.08, drop=0.08, delay=0.002, verbs=("claim", "settle", "beat", "promote", "wait")
+    )
     srv = make(engine, default_concurrency=8)
     count = Count(srv)
     async with working(srv):
@@ -209,3 +212,71 @@ async def test_what_the_keeper_gives_back_is_not_lost_with_a_failure(make: Make,
 
 def released(settles: Sequence[tuple[object, ...]]) -> bool:
     return len(settles) >= 3
+
+
+class SlowAnswer(FlakyEngine):
+    """The answer to a claim that took something is held back while `gate` is closed."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(connect(url, namespace="tasqueue", timeout=5.0, ports=SYSTEM))
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.held = asyncio.Event()
+
+    async def claim(self, worker: str, number: int, wants: Mapping[str, int]) -> Claim:
+        claim = await super().claim(worker, number, wants)
+        if claim.leases and not self.gate.is_set():
+            self.held.set()
+            await self.gate.wait()
+        return claim
+
+
+async def test_what_a_claim_brings_after_stop_goes_back_at_once(make: Make, url: str) -> None:
+    """Not at the end of the drain, which may take the whole grace."""
+    engine = SlowAnswer(url)
+    srv = make(engine, grace=20, default_concurrency=2)
+    entered, go = asyncio.Event(), asyncio.Event()
+
+    async def handler(payload: bytes, ctx: JobCtx) -> None:
+        entered.set()
+        await go.wait()
+
+    srv.register_task("t", handler)
+    async with working(srv):
+        await srv.enqueue(Job("t"))
+        await entered.wait()
+        engine.gate.clear()
+        late = await srv.enqueue(Job("t", id="late"))
+        await engine.held.wait()
+        stopping = asyncio.ensure_future(srv.stop())
+        await asyncio.sleep(0)
+        engine.gate.set()
+        await until(lambda: waits(srv, late))
+        assert not stopping.done()
+        go.set()
+        await stopping
+
+
+async def waits(srv: Server, id: str) -> bool:
+    return id in [message.meta.id for message in await srv.get_pending()]
+
+
+async def test_progress_survives_a_failed_beat(make: Make, url: str) -> None:
+    engine = flaky(url)
+    srv = make(engine, lease=0.3)
+    go = asyncio.Event()
+
+    async def handler(payload: bytes, ctx: JobCtx) -> None:
+        engine.weather.plan("beat", "refuse", "refuse")
+        await ctx.progress(1, 2, "half")
+        await go.wait()
+
+    srv.register_task("t", handler)
+    async with working(srv):
+        id = await srv.enqueue(Job("t"))
+        await until(lambda: progress_of(srv, id))
+        go.set()
+
+
+async def progress_of(srv: Server, id: str) -> bool:
+    return (await srv.get_job(id)).meta.progress == (1, 2, "half")

@@ -1,4 +1,5 @@
-"""Jobs that nobody here can run: parked with the reason, unparked by who can, failed when nobody comes; hostile bytes (G11)."""
+"""Jobs that nobody here can run: parked with the reason, unparked by who can, failed when nobody comes; hostile bytes
+(G11)."""
 
 from __future__ import annotations
 
@@ -150,7 +151,13 @@ async def test_undecodable_follow_ups_fail_their_job_and_nothing_else(srv: Serve
     srv.register_task("good", good)
     engine = await engine_of(srv)
     for id, on_success, on_error in (("s", b"\x91\xa1x", b"\x90"), ("e", b"\x90", b"\x91\xa1x")):
-        spec = codec.Spec(codec.VERSION, "good" if id == "s" else "bad", b"", on_success=msgspec.Raw(on_success), on_error=msgspec.Raw(on_error))
+        spec = codec.Spec(
+            codec.VERSION,
+            "good" if id == "s" else "bad",
+            b"",
+            on_success=msgspec.Raw(on_success),
+            on_error=msgspec.Raw(on_error),
+        )
         await engine.submit([Record(id, QUEUE, spec.task, msgspec.msgpack.encode(spec))])
 
     async def bad(payload: bytes, ctx: object) -> None:

@@ -1,4 +1,5 @@
-"""What a worker holds beyond its slots: nothing with slow jobs, and nothing for long while its loop is blocked (G9, G13)."""
+"""What a worker holds beyond its slots: nothing with slow jobs, and nothing for long while its loop is blocked (G9,
+G13)."""
 
 from __future__ import annotations
 
@@ -84,7 +85,7 @@ async def test_a_blocked_loop_keeps_its_lease_and_its_neighbours_run_elsewhere(m
         runs.append(("here", ctx.meta.id, time.monotonic()))
         if payload:
             blocked.set()
-            time.sleep(0.5 * leases)
+            time.sleep(0.5 * leases)  # noqa: ASYNC251  (what it is about)
             blocked_until = time.monotonic()
 
     async def elsewhere(payload: bytes, ctx: JobCtx) -> None:

@@ -76,7 +76,7 @@ async def test_success_after_errors_clears_prev_err(srv: Server) -> None:
 
 
 async def test_only_the_last_five_errors_are_kept(srv: Server) -> None:
-    runs, handler = counting()
+    _runs, handler = counting()
     srv.register_task("t", handler, max_retries=6, backoff=0)
     async with working(srv):
         meta = (await srv.wait(await srv.enqueue(Job("t")), 10)).meta
@@ -106,7 +106,7 @@ async def retrying(srv: Server, id: str) -> Any:
 
 
 async def test_the_default_backoff_is_within_a_second(srv: Server) -> None:
-    runs, handler = counting()
+    _runs, handler = counting()
     srv.register_task("t", handler, max_retries=1)
     async with working(srv):
         meta = (await srv.wait(await srv.enqueue(Job("t")), 10)).meta

@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,7 @@ async def test_every_second_though_each_run_fails(srv: Server) -> None:
     for id in runs:
         assert re.fullmatch(r"s@\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)", id)
         dates.append(datetime.fromisoformat(id.partition("@")[2]))
-    assert [(b - a).total_seconds() for a, b in zip(dates, dates[1:], strict=False)] == [1.0, 1.0]
+    assert [(b - a).total_seconds() for a, b in pairwise(dates)] == [1.0, 1.0]
     assert schedule.last_at is not None
     assert schedule.last_at >= dates[-1]
 

@@ -238,3 +238,31 @@ async def test_many_timeouts_beside_quick_jobs(make: Make) -> None:
         quick = await srv.enqueue_many([Job("quick") for _ in range(50)])
         assert {(await srv.wait(id, 10)).meta.status for id in quick} == {Status.SUCCESSFUL}
         assert {(await srv.wait(id, 10)).meta.status for id in slow} == {Status.FAILED}
+
+
+async def test_the_deadline_of_one_that_has_ended_hits_nobody_else(make: Make) -> None:
+    """Its slot runs another job by then."""
+    srv = make(default_concurrency=2)
+    hung, go = asyncio.Event(), asyncio.Event()
+
+    async def hangs(payload: bytes, ctx: JobCtx) -> None:
+        hung.set()
+        await asyncio.sleep(60)
+
+    async def waits(payload: bytes, ctx: JobCtx) -> None:
+        await go.wait()
+
+    srv.register_task("hangs", hangs)
+    srv.register_task("waits", waits)
+    srv.register_task("quick", lambda payload, ctx: None)
+    async with working(srv):
+        slow = await srv.enqueue(Job("hangs", timeout=0.3))  # the earliest deadline, so the next one's stays behind it
+        await soon(hung.wait())
+        await srv.wait(await srv.enqueue(Job("quick", timeout=0.5)), 10)
+        other = await srv.enqueue(Job("waits"))
+        assert (await srv.wait(slow, 10)).meta.status is Status.FAILED
+        late = await srv.enqueue(Job("hangs", timeout=0.4))  # when it is over, so is the quick one's time
+        await srv.wait(late, 10)
+        go.set()
+        meta = (await srv.wait(other, 10)).meta
+    assert (meta.status, meta.errors) == (Status.SUCCESSFUL, ())

@@ -1,7 +1,7 @@
 """Claims jobs for the slots and keeps the slots busy: many in one round trip, no more held than start within 50 ms.
 
-Invariant: a claim's number is used again until its answer has been read (G14), so a lost reply strands nothing. What is claimed
-is in a lane's `ready`, in a slot, or in the settler.
+Invariant: a claim's number is used again until its answer has been read (G14), so a lost reply strands nothing. What is
+claimed is in a lane's `ready`, in a slot, or in the settler.
 """
 
 from __future__ import annotations
@@ -218,7 +218,7 @@ class Consumer:
         if task is None:
             self._unknown.append(run)
             return None
-        if lease.deaths and lease.deaths >= crew.max_deaths - 1 or crew.max_deaths == 1:
+        if (lease.deaths and lease.deaths >= crew.max_deaths - 1) or crew.max_deaths == 1:
             return self._last_run(run)
         return run
 
@@ -226,7 +226,8 @@ class Consumer:
         """A job's last allowed run is made alone (G10); only one that died alone is failed."""
         crew, lease = self.crew, run.lease
         if lease.deaths >= crew.max_deaths and lease.died_with.endswith(ALONE):
-            message = f"{lease.death_cause or 'the process died'}; {lease.deaths} workers died running it, the last one ran nothing else"
+            cause = lease.death_cause or "the process died"
+            message = f"{cause}; {lease.deaths} workers died running it, the last one ran nothing else"
             log.error("job %r: %s", lease.id, message)
             self._fail(run, "WorkerDied", message)
             return None
@@ -248,7 +249,8 @@ class Consumer:
     def _park(self, run: Run, announced: bool) -> None:
         name, lease = run.spec.task, run.lease
         if self._waited_enough(lease):
-            message = f"no worker that serves queue {lease.queue!r} knew task {name!r} within {self._policy.park_for / 1000:g} s"
+            seconds = self._policy.park_for / 1000
+            message = f"no worker that serves queue {lease.queue!r} knew task {name!r} within {seconds:g} s"
             self._fail(run, "UnknownTask", message)
             return
         log.warning("job %r: task %r is not registered here; parked until a worker announces it", lease.id, name)
@@ -256,8 +258,8 @@ class Consumer:
         self._put(park(lease, Unrunnable(f"task:{name}", reason), self._patience(lease, announced)))
 
     def _patience(self, lease: Lease, announced: bool) -> Policy:
-        """For how long to park it, counted from when it first was. Where a worker that can run it may live beside this one (a
-        rolling deploy), nobody will announce it again: so it is offered again soon, then ever more seldom."""
+        """For how long to park it, counted from when it first was. Where a worker that can run it may live beside this
+        one (a rolling deploy), nobody will announce it again: so it is offered again soon, then ever more seldom."""
         if not announced:
             return self._policy
         parked = 0 if lease.parked_at is None else max(0, self._now() - lease.parked_at)
@@ -289,7 +291,8 @@ class Consumer:
 
     def _refuse(self, lease: Lease, type: str, message: str) -> None:
         entry = ErrorEntry(self._now(), self.crew.worker, type, message, "")
-        run = Run(lease, Spec(codec.VERSION, "", lease.spec), codec.FRESH, self._policy, self.crew.worker, self._queue_of)
+        spec = Spec(codec.VERSION, "", lease.spec)
+        run = Run(lease, spec, codec.FRESH, self._policy, self.crew.worker, self._queue_of)
         step = refuse(lease, entry, self._policy, self._now())
         self.crew.settler.put(step, self._unstarted(run, JobFailed(step.id, type, message)), run.worker)
 
@@ -338,7 +341,8 @@ def _holds_back(lane: Lane, now: float) -> bool:
 
 
 def _short(wants: Mapping[str, int], leases: Sequence[Lease]) -> Mapping[str, int]:
-    """The queues that had less than was asked for: in the others there may be more, and nothing need happen before it is claimed."""
+    """The queues that had less than was asked for: in the others there may be more, and nothing need happen before it
+    is claimed."""
     left = dict(wants)
     for lease in leases:
         left[lease.queue] -= 1

@@ -38,7 +38,8 @@ class Crew:
         self.settler = settler
         self.max_deaths = max_deaths
         self.isolates = isolates
-        """A job's last allowed run gets a child of its own; otherwise it waits until nothing else runs in this process."""
+        """A job's last allowed run gets a child of its own; otherwise it waits until nothing else runs in this
+        process."""
         self.worker = ""
         self.lanes: dict[str, Lane] = {}
         self.alone_queue = ""

@@ -1,7 +1,8 @@
-"""What any worker does for the fleet: promote due jobs and cron ticks, take back what dead workers held, forget what is over.
+"""What any worker does for the fleet: promote due jobs and cron ticks, take back what dead workers held, forget what is
+over.
 
-Nothing here needs a leader: each verb is one step in the engine, and a tick's id is derived, so several workers that do the same
-at once do it once (G7).
+Nothing here needs a leader: each verb is one step in the engine, and a tick's id is derived, so several workers that do
+the same at once do it once (G7).
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from .service import Service, log
 
 
 class Scheduler(Service):
-    """Due jobs become ready and schedules tick. An idle one asks once a second, so that a schedule stored by somebody else is seen."""
+    """Due jobs become ready and schedules tick. An idle one asks once a second, so that a schedule stored by somebody
+    else is seen."""
 
     name = "scheduler"
 
@@ -61,7 +63,8 @@ class Scheduler(Service):
 
 
 class Reaper(Service):
-    """Takes back what workers held whose lease has ended. Comes round about once a second, not in step with the others."""
+    """Takes back what workers held whose lease has ended. Comes round about once a second, not in step with the
+    others."""
 
     name = "reaper"
 

@@ -1,6 +1,7 @@
 """Runs one claimed job's handler, on the loop, in a thread or in a process, and says what it came to: an `Outcome`.
 
-Invariant: what was interrupted (timeout, cancel, drain, lost lease) is never a success, whatever the handler then returns (G8).
+Invariant: what was interrupted (timeout, cancel, drain, lost lease) is never a success, whatever the handler then
+returns (G8).
 """
 
 from __future__ import annotations
@@ -27,12 +28,11 @@ from .processes import ProcessDied, Processes
 from .threads import Threads
 
 
-
 class Executor:
     """`enter(active)` runs the handler, `caught(active, error)` says what an error came to.
 
-    `interrupt(active, why)` ends a run as far as it lets itself be ended. The two halves are not one coroutine, since a slot
-    awaits a plain async handler directly: each coroutine between costs every job.
+    `interrupt(active, why)` ends a run as far as it lets itself be ended. The two halves are not one coroutine, since a
+    slot awaits a plain async handler directly: each coroutine between costs every job.
     """
 
     def __init__(
@@ -72,7 +72,8 @@ class Executor:
         return Returned(active.ctx.saved)
 
     def caught(self, active: Active, error: BaseException) -> Outcome:
-        """What an error came to. Raises it when it is not the handler's: the slot itself is being ended, or the process."""
+        """What an error came to. Raises it when it is not the handler's: the slot itself is being ended, or the
+        process."""
         if active.ctx.interrupted:
             return GivenBack()  # whatever it was: `interrupted` decides
         if isinstance(error, asyncio.CancelledError):
@@ -123,7 +124,8 @@ class Executor:
         try:
             await asyncio.shield(future)
         except asyncio.CancelledError:
-            # A thread cannot be cancelled: it sees ctx.cancelled. The slot stays with it until it ends or is fenced off.
+            # A thread cannot be cancelled: it sees ctx.cancelled. The slot stays with it until it ends or is fenced
+            # off.
             while active.ctx.interrupted and not future.done() and not active.fenced:
                 _uncancel(active.slot)
                 with contextlib.suppress(asyncio.CancelledError):  # interrupted once more, or fenced off

@@ -1,4 +1,5 @@
-"""An error as bounded text, whatever its author has done to it: what is stored of a failed run, and what a child process tells.
+"""An error as bounded text, whatever its author has done to it: what is stored of a failed run, and what a child
+process tells.
 
 Invariant: nothing here raises, and every text can be encoded.
 """
@@ -44,5 +45,7 @@ def trace_of(error: BaseException) -> str:
 def told(error: BaseException) -> tuple[str, str, str, tuple[Any, ...] | None]:
     """What `ChildError` takes: pickling the error itself fails, in the parent, when its class takes other arguments."""
     kind = type(error)
-    plain = kind.__module__ == "builtins" and isinstance(error, Exception) and all(type(a) in _PLAIN for a in error.args)
+    plain = (
+        kind.__module__ == "builtins" and isinstance(error, Exception) and all(type(a) in _PLAIN for a in error.args)
+    )
     return kind.__qualname__, message_of(error), trace_of(error), error.args if plain else None

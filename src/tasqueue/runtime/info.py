@@ -1,4 +1,5 @@
-"""What a worker tells with each beat: who it is, what it serves, what it runs and has done. Read by status, dashboard and explain."""
+"""What a worker tells with each beat: who it is, what it serves, what it runs and has done. Read by status, dashboard
+and explain."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import resource
 import socket
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 
@@ -102,8 +104,7 @@ class Info:
 
 def _rss() -> int:
     try:
-        with open("/proc/self/statm", "rb") as file:
-            return int(file.read().split()[1]) * resource.getpagesize()
+        return int(Path("/proc/self/statm").read_bytes().split()[1]) * resource.getpagesize()
     except OSError:  # no /proc: the peak is the best there is
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024

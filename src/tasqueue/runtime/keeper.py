@@ -1,8 +1,8 @@
-"""Keeps the lease: beats from a thread with a loop and an engine of its own, so that a handler that blocks the worker's loop keeps
-it (G9), and gives back what is claimed and cannot start (G13).
+"""Keeps the lease: beats from a thread with a loop and an engine of its own, so that a handler that blocks the worker's
+loop keeps it (G9), and gives back what is claimed and cannot start (G13).
 
-Invariant: the keeper never touches a running job; it tells the worker's loop (`lost`, `cancels`, `drain`), and takes jobs only
-from the end of a lane's `ready`, where each pop is atomic.
+Invariant: the keeper never touches a running job; it tells the worker's loop (`lost`, `cancels`, `drain`), and takes
+jobs only from the end of a lane's `ready`, where each pop is atomic.
 """
 
 from __future__ import annotations

@@ -88,8 +88,8 @@ class Lane:
         """When jobs are offered again that this worker cannot run: it holds back for a moment then."""
 
     def want(self, now: float) -> int:
-        """How many to claim: for the idle slots, and as many more as start within 50 ms, judged by the larger of the recent
-        mean and the age of the oldest running job. With slow jobs that is none."""
+        """How many to claim: for the idle slots, and as many more as start within 50 ms, judged by the larger of the
+        recent mean and the age of the oldest running job. With slow jobs that is none."""
         if self.paused:
             return 0
         free = min(len(self.idle), self.concurrency - len(self.running))

@@ -1,6 +1,8 @@
-"""Child processes for `executor="process"`: one single-process pool a slot, so that a job's process can be killed, or die, alone.
+"""Child processes for `executor="process"`: one single-process pool a slot, so that a job's process can be killed, or
+die, alone.
 
-Built on the standard library's ProcessPoolExecutor with the `spawn` method: forking a process that has threads is not safe.
+Built on the standard library's ProcessPoolExecutor with the `spawn` method: forking a process that has threads is not
+safe.
 """
 
 from __future__ import annotations

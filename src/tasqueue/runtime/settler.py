@@ -1,7 +1,8 @@
-"""Writes what jobs came to: all that has gathered since the last write goes in one round trip. An idle worker adds no latency.
+"""Writes what jobs came to: all that has gathered since the last write goes in one round trip. An idle worker adds no
+latency.
 
-Invariant: a step stays here until the engine has answered for it. While the engine is away it is tried again, and nothing is lost:
-at the worst the lease ends and the step is refused.
+Invariant: a step stays here until the engine has answered for it. While the engine is away it is tried again, and
+nothing is lost: at the worst the lease ends and the step is refused.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ BACKLOG = 2048
 class Settler:
     """`put` is called by slots; `stored(steps, actives)` for each batch of steps that the engine accepted.
 
-    `actives` has the runs, by job id and claim, of those steps that were put together with one: only who needs to hear of it later is kept.
+    `actives` has the runs, by job id and claim, of those steps that were put together with one: only who needs to hear
+    of it later is kept.
     """
 
     def __init__(
@@ -126,7 +128,8 @@ class Settler:
             stale = tuple(step.id for step in refused)
             steps = [step for step, ok in zip(steps, accepted, strict=True) if ok]
             self.refused += len(stale)
-            log.warning("stale finish of %d job(s) refused, somebody else has them: %s", len(stale), ", ".join(stale[:5]))
+            some = ", ".join(stale[:5])
+            log.warning("stale finish of %d job(s) refused, somebody else has them: %s", len(stale), some)
             for step in refused:
                 self._actives.pop((step.id, step.claim), None)
             if self._bus.wanted(Refused):

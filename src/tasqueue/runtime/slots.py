@@ -1,8 +1,8 @@
 """Long-lived coroutines that run jobs one after another: no task, no timeout scope, no lock per job.
 
-Invariant: a job leaves `lane.running` together with its step's entry into the settler, unless its lease is lost. A handler that
-ignores its interruption is fenced off: its slot is given back, and a retry of it waits until it has really ended, so that two
-runs of one job never overlap in this process.
+Invariant: a job leaves `lane.running` together with its step's entry into the settler, unless its lease is lost. A
+handler that ignores its interruption is fenced off: its slot is given back, and a retry of it waits until it has really
+ended, so that two runs of one job never overlap in this process.
 """
 
 from __future__ import annotations
@@ -74,7 +74,8 @@ class Slots:
         self._loop = asyncio.get_running_loop()
         self.deadlines = Deadlines(self._loop, crew.ports.mono, self._expired, moved)
         self.stuck: dict[Active, Step | None] = {}
-        """Fenced off and not yet ended; with the step that waits for that, since another run of the job may begin after it."""
+        """Fenced off and not yet ended; with the step that waits for that, since another run of the job may begin after
+        it."""
 
     def open(self, lane: Lane) -> None:
         """Give a lane its slots."""
@@ -84,7 +85,8 @@ class Slots:
             task.add_done_callback(partial(self._over, lane))
 
     def _over(self, lane: Lane, slot: asyncio.Task[None]) -> None:
-        """A slot ends when it is closed or has a successor. One that failed instead gives back what it ran, and gets one."""
+        """A slot ends when it is closed or has a successor. One that failed instead gives back what it ran, and gets
+        one."""
         lane.slots.discard(slot)
         if slot.cancelled() or not isinstance(error := slot.exception(), Exception):
             return
@@ -104,7 +106,7 @@ class Slots:
         if tasks:
             await asyncio.wait(tasks, timeout=1.0)
 
-    async def _slot(self, lane: Lane) -> None:
+    async def _slot(self, lane: Lane) -> None:  # noqa: C901  (a call per job would cost what this is about)
         # The hot loop: what it does per job is counted in tenths of a microsecond, hence the locals.
         crew, executor, host, state = self._crew, self._executor, self._host, self._state
         traits, ready, running, bus = self._traits, lane.ready, lane.running, crew.bus
@@ -134,7 +136,7 @@ class Slots:
             running[lease.id] = active
             if task.typed:
                 ctx.closed = TYPED
-            if lease.deaths and isolates and lease.deaths >= last_death or not last_death:
+            if (lease.deaths and isolates and lease.deaths >= last_death) or not last_death:
                 active.alone = isolates
             timeout = spec.timeout or trait.timeout
             if timeout:
@@ -260,7 +262,6 @@ class Slots:
         return False
 
     def _leave_behind(self, active: Active, outcome: Outcome | None) -> None:
-        active.ctx.closed = active.ctx.closed or "was fenced off"
         self._vacate(active)
         step = None if outcome is None else self._decide(active, outcome)
         if step is not None and step.kind is Kind.END:
@@ -301,7 +302,8 @@ class Slots:
             return self._undecided(active, outcome, error)
 
     def _undecided(self, active: Active, outcome: Outcome, error: Exception) -> Step:
-        """Its backoff function raised (the default takes its place), or its follow-ups cannot be decoded (it is failed)."""
+        """Its backoff function raised (the default takes its place), or its follow-ups cannot be decoded (it is
+        failed)."""
         run, ports = active.run, self._crew.ports
         log.error("job %r (task %r): %s", run.lease.id, active.task.name, message_of(error), exc_info=error)
         now = int(ports.now() * 1000)

@@ -1,8 +1,8 @@
-"""Long-lived threads for sync handlers. Jobs go in through a queue, outcomes come back in batches: one wake-up of the loop for all
-that have gathered (an executor call per job costs 60 us).
+"""Long-lived threads for sync handlers. Jobs go in through a queue, outcomes come back in batches: one wake-up of the
+loop for all that have gathered (an executor call per job costs 60 us).
 
-Invariant: every `call` is answered, unless its thread never comes back; then it is the caller's to `abandon` it, which makes
-room for another thread.
+Invariant: every `call` is answered, unless its thread never comes back; then it is the caller's to `abandon` it, which
+makes room for another thread.
 """
 
 from __future__ import annotations

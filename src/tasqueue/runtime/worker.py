@@ -1,7 +1,8 @@
-"""One worker in this process: it puts the parts together, starts them in order, and takes them down in the reverse (G8).
+"""One worker in this process: it puts the parts together, starts them in order, and takes them down in the reverse
+(G8).
 
-Invariant: `run` returns only when everything that was claimed has been settled or given back, whichever way it ends; after a
-cancellation at once, after `stop` when the running jobs are done or the grace is over.
+Invariant: `run` returns only when everything that was claimed has been settled or given back, whichever way it ends;
+after a cancellation at once, after `stop` when the running jobs are done or the grace is over.
 """
 
 from __future__ import annotations
@@ -44,9 +45,9 @@ class Worker:
     """Consumes the queues of the registered tasks (or only `queues`) until `stop`.
 
     `isolator`: runs a job's last allowed run in a child of its own. `named(worker)`: told the name of each incarnation.
-    `moved(deadline)`: told the earliest deadline (monotonic seconds, 0.0: none). `recycle(why)`: told when too many slots are
-    stuck; without it that is only logged. `retires=False`: what a handler that ignored its interruption still holds is given back
-    by the supervisor, when this process is gone.
+    `moved(deadline)`: told the earliest deadline (monotonic seconds, 0.0: none). `recycle(why)`: told when too many
+    slots are stuck; without it that is only logged. `retires=False`: what a handler that ignored its interruption still
+    holds is given back by the supervisor, when this process is gone.
     """
 
     def __init__(
@@ -108,7 +109,8 @@ class Worker:
     # -- life ---------------------------------------------------------------------------------------------------------
 
     def stop(self) -> None:
-        """Drain: claim nothing more, let running jobs go on for the grace, then hand everything back. Again: skip the grace."""
+        """Drain: claim nothing more, let running jobs go on for the grace, then hand everything back. Again: skip the
+        grace."""
         if self._stopping.is_set():
             self._hurry.set()
         self._stopping.set()
@@ -178,14 +180,13 @@ class Worker:
         crew = self.crew
         self._stopping.set()
         self._parts.registry.changed = None
+        self._return_ready()  # before anything is awaited: what has not started does not start any more
         await self.consumer.stop()
         for duty in duties:
             await duty.stop()
         if self._reviving is not None:
             self._reviving.cancel()
-        for lane in crew.lanes.values():
-            for run in lane.take_back():
-                self.settler.put(release(run.lease), None, run.worker)
+        self._return_ready()
         if grace > 0:
             await self._wait_idle(grace)
         running = [active for lane in crew.lanes.values() for active in lane.running.values()]
@@ -215,6 +216,11 @@ class Worker:
             await self.hand_back()
         log.info("worker %s: stopped", crew.worker)
 
+    def _return_ready(self) -> None:
+        for lane in self.crew.lanes.values():
+            for run in lane.take_back():
+                self.settler.put(release(run.lease), None, run.worker)
+
     async def hand_back(self) -> None:
         """Give back whatever is still held, spending nothing."""
         if self.crew.worker:
@@ -241,7 +247,7 @@ class Worker:
             event.clear()
             await event.wait()
 
-    # -- lanes, incarnations --------------------------------------------------------------------------------------------
+    # -- lanes, incarnations -------------------------------------------------------------------------------------------
 
     def _open_lanes(self) -> None:
         for queue, concurrency in self._parts.registry.queues.items():
@@ -364,7 +370,7 @@ class Worker:
             log.error("%s; this process drains and is replaced", why)
             self._recycle_cb(why)
 
-    # -- after the step is stored ---------------------------------------------------------------------------------------
+    # -- after the step is stored --------------------------------------------------------------------------------------
 
     def _stored(self, steps: Sequence[Step], actives: dict[tuple[str, int], Active]) -> None:
         self.info.count(steps)

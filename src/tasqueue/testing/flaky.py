@@ -59,7 +59,8 @@ class Weather:
 
 
 class FlakyEngine(Engine):
-    """`refuse` and `drop` are probabilities, of the `verbs` named or of all; `delay`: the most seconds that a call takes longer."""
+    """`refuse` and `drop` are probabilities, of the `verbs` named or of all; `delay`: the most seconds that a call
+    takes longer."""
 
     def __init__(
         self,

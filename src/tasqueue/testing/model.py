@@ -1,7 +1,4 @@
-"""The contract once more, as short as it can be said: what a rule machine compares an engine with.
-
-Everything is a scan over a dict of jobs: no index to get out of step. The clock is the caller's: `now`, in ms.
-"""
+"""The contract once more, as short as it can be said: what a rule machine compares an engine with."""
 
 from __future__ import annotations
 
@@ -58,7 +55,7 @@ class MWorker(msgspec.Struct):
 
 
 class Model:
-    """See the module's docstring. Verbs are named and answer as the engine's; a WorkerGone is a None."""
+    """Verbs answer as the engine's; a WorkerGone is a None. Everything is a scan: no index to get out of step."""
 
     def __init__(self, now: int) -> None:
         self.now = now
@@ -73,8 +70,12 @@ class Model:
 
     def ready(self, queue: str) -> list[str]:
         """What could start now, in claim order."""
-        found = [job for job in self.jobs.values() if job.state is State.READY and job.record.queue == queue]
-        return [job.record.id for job in sorted(found, key=lambda job: (-job.record.priority, job.place))]
+        return self._in_order(
+            [id for id, job in self.jobs.items() if (job.state, job.record.queue) == (State.READY, queue)]
+        )
+
+    def _in_order(self, ids: list[str]) -> list[str]:
+        return sorted(ids, key=lambda id: (-self.jobs[id].record.priority, self.jobs[id].place))
 
     def held(self, worker: str) -> list[str]:
         """What a worker holds."""
@@ -118,7 +119,7 @@ class Model:
         if known is None:
             return None
         if number <= known.last:
-            return [id for id in self.held(worker) if self.jobs[id].token == (worker, number)]
+            return self._in_order([id for id in self.held(worker) if self.jobs[id].token == (worker, number)])
         known.last = number
         taken: list[str] = []
         for queue, limit in wants.items():

@@ -6,6 +6,7 @@ the set of its members that have ended, never a counter, so that nothing told tw
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 
 from msgspec.structs import replace
@@ -22,6 +23,7 @@ def insert(store: Store, links: Sequence[Link], records: Sequence[Record], now: 
     What an earlier link of that name has left under its jobs' ids (it was forgotten before them) makes room: otherwise
     the new one could never end.
     """
+    sweep(store, now)
     fresh = {link.key: StoredLink(link) for link in links if link.key not in store.links}
     if not fresh:
         store.insert((record for record in records if not record.link), now)
@@ -107,6 +109,21 @@ def forget(store: Store, stored: StoredLink) -> None:
         if job.state is State.HELD:
             store.forget(job)
     store.wake(*watched_key(stored.link.key))
+
+
+def sweep(store: Store, now: int, most: int = sys.maxsize) -> int:
+    """Forget what has outlived its retention, at most so many; how many. A chain counts as one with all that it holds back.
+
+    Readers sweep before they look, so that nobody sees what only waits to be pruned.
+    """
+    over = store.leaving.over(now, most)
+    for id, _ in over:
+        store.forget(store.jobs[id])
+    over_links = store.leaving_links.over(now, most - len(over))
+    for key, ttl in over_links:
+        store.leaving_links.remove(key, ttl)
+        forget(store, store.links[key])
+    return len(over) + len(over_links)
 
 
 def reopen(store: Store, job: Job, now: int) -> None:

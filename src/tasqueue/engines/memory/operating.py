@@ -93,6 +93,7 @@ class Operating(Base):
     async def reopen(self, id: str, ended_at: int, tail: bytes) -> bool:
         store = self._store
         with store.lock:
+            links.sweep(store, self._now())
             job = store.jobs.get(id)
             if job is None or job.state not in (State.FAILED, State.CANCELLED) or job.ended_at != ended_at:
                 return False
@@ -106,6 +107,7 @@ class Operating(Base):
     async def delete(self, ids: Sequence[str]) -> list[bool]:
         store = self._store
         with store.lock:
+            links.sweep(store, self._now())
             deleted: list[bool] = []
             for id in ids:
                 job = store.jobs.get(id)
@@ -134,17 +136,9 @@ class Operating(Base):
             return True
 
     async def prune(self) -> int:
-        """A chain's held jobs go with it, however many, and count as one."""
         store = self._store
         with store.lock:
-            now = self._now()
-            over = store.leaving.over(now, MOST)
-            for id, _ in over:
-                store.forget(store.jobs[id])
-            over_links = store.leaving_links.over(now, MOST - len(over))
-            for key, ttl in over_links:
-                store.leaving_links.remove(key, ttl)
-                links.forget(store, store.links[key])
+            gone = links.sweep(store, self._now(), MOST)
             for name in [name for name, queue in store.queues.items() if not queue.line and not queue.due]:
                 del store.queues[name]
-            return len(over) + len(over_links)
+            return gone

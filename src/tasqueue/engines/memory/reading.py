@@ -9,6 +9,7 @@ from itertools import dropwhile, islice
 from ...core.record import LinkRow, Row
 from ...core.status import ENDED, State, Status
 from ...interfaces import Counts, Durability, Filter, Finding, Key, PauseRow, WorkerRow
+from . import links
 from .base import Base
 from .sleep import Sleeper
 from .store import Job, Store
@@ -23,11 +24,13 @@ class Reading(Base):
     async def get(self, ids: Sequence[str]) -> list[Row | None]:
         store = self._store
         with store.lock:
+            links.sweep(store, self._now())
             return [None if (job := store.jobs.get(id)) is None else _row(job) for id in ids]
 
     async def get_link(self, key: str) -> LinkRow | None:
         store = self._store
         with store.lock:
+            links.sweep(store, self._now())
             stored = store.links.get(key)
             if stored is None:
                 return None
@@ -37,6 +40,7 @@ class Reading(Base):
     async def results(self, key: str, start: int, limit: int) -> list[bytes | None]:
         store = self._store
         with store.lock:
+            links.sweep(store, self._now())
             stored = store.links.get(key)
             if stored is None:
                 return []
@@ -56,6 +60,7 @@ class Reading(Base):
     async def ended(self, state: State, limit: int, after: str | None) -> list[str]:
         store = self._store
         with store.lock:
+            links.sweep(store, self._now())
             last = None if after is None else store.jobs.get(after)
             before = None if last is None or last.state is not state else last.number
             return [job.id for job in store.ended[state].page(limit, before)]
@@ -63,6 +68,7 @@ class Reading(Base):
     async def jobs(self, which: Filter, limit: int, after: str | None) -> list[Row]:
         store = self._store
         with store.lock:
+            links.sweep(store, self._now())
             last = None if after is None else store.jobs.get(after)
             found = (
                 _row(job)
@@ -77,6 +83,7 @@ class Reading(Base):
     async def counts(self) -> Counts:
         store = self._store
         with store.lock:
+            links.sweep(store, self._now())
             queues: defaultdict[str, Counter[State]] = defaultdict(Counter)
             for name, queue in store.queues.items():
                 queues[name] += Counter({State.READY: len(queue.line), State.DUE: len(queue.due)})

@@ -178,8 +178,11 @@ class Store:
         """Those that are new by id. Queues are stirred once for all of them."""
         jobs, stirred = self.jobs, set[str]()
         for record in records:
-            if record.id in jobs:
-                continue
+            old = jobs.get(record.id)
+            if old is not None:
+                if old.ttl is None or old.ended_at is None or old.ended_at + old.ttl > now:
+                    continue
+                self.forget(old)  # it has outlived its retention: the id is new again
             self._seq = seq = self._seq + 1
             self._ord = place = self._ord + 1
             job = jobs[record.id] = Job(

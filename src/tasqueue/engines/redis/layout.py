@@ -107,7 +107,7 @@ def written_again(step: Step, worker: bytes, name: str) -> tuple[bytes, int]:
     extra = b""
     if x:
         extra = raw[spec_at - x : spec_at]
-    if kind is not _END:
+    if kind is not _END or step.died:
         extra = _extra_after(step, name, extra)
     tail = step.tail
     if tail is None or kind is _RELEASE:
@@ -126,7 +126,7 @@ def written_again(step: Step, worker: bytes, name: str) -> tuple[bytes, int]:
 
 def _extra_after(step: Step, name: str, extra: bytes) -> bytes:
     deaths, died_with, _, _, cause = _extra(extra) if extra else (0, "", "", "", "")
-    if step.kind is _RELEASE and step.died:
+    if step.died:
         return _write_extra(deaths + 1, name, "", "", step.reason)
     if step.kind is _PARK:
         return _write_extra(deaths, died_with, step.key, step.reason, cause)

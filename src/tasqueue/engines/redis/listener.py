@@ -16,12 +16,14 @@ from redis import exceptions as driver
 from ...core.ids import uuid7
 from ...errors import TasqueueError
 from .client import Client
-from .layout import text
+from .layout import key, text
 
 log = logging.getLogger("tasqueue.redis")
 
 PULSE = 10.0
 """Seconds of silence after which the server is asked whether it is still there."""
+PASS_ON = 0.02
+"""Seconds that a wake-up nobody slept for may take to become a claim."""
 PAUSES = (0.05, 0.2, 0.5, 1.0)
 """Seconds between attempts to subscribe again."""
 
@@ -41,6 +43,7 @@ class Listener:
         """Queues that have been heard of since the last claim."""
         self.idle: set[str] = set()
         """Queues for which the server knows that this engine sleeps."""
+        self._passing: set[asyncio.Task[None]] = set()
         self.noted: set[str] = set()
         """Queues for which it ever knew."""
         client.moved = self._moved
@@ -94,9 +97,11 @@ class Listener:
         """Wakes who sleeps."""
         task, self._task, self._up = self._task, None, None
         self.wake_all()
-        if task is not None:
-            task.cancel()
-            await asyncio.wait((task,))
+        tasks = [*self._passing, *([task] if task is not None else ())]
+        for one in tasks:
+            one.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
     def _moved(self) -> None:
         if self._connection is not None and self._task is not None:
@@ -147,12 +152,30 @@ class Listener:
                     self._up.set_result(None)
 
     def _heard(self, name: str) -> None:
-        if name[0] == "q":
-            self.news.add(name[1:])
-            self.idle.discard(name[1:])
+        slept = False
         for sleeper, names in list(self._sleepers.items()):
             if name in names:
+                slept = True
                 _finish(sleeper)
+        if name[0] == "q":
+            queue = name[1:]
+            self.news.add(queue)
+            self.idle.discard(queue)
+            if not slept:
+                self._client.loop.call_later(PASS_ON, self._pass_on, queue)
+
+    def _pass_on(self, queue: str) -> None:
+        """Nobody here wants that work (any more): the next sleeper is to have it."""
+        if queue in self.news and self._task is not None:
+            task = self._client.loop.create_task(self._wake_next(queue))
+            self._passing.add(task)
+            task.add_done_callback(self._passing.discard)
+
+    async def _wake_next(self, queue: str) -> None:
+        try:
+            await self._client.run("wake", (key(queue),))
+        except TasqueueError as error:  # then they find it when they look of themselves
+            log.debug("%s: passing on: %s", self._client.url, error)
 
 
 def _finish(done: asyncio.Future[None]) -> None:

@@ -193,6 +193,7 @@ class Lane:
                     if ops:
                         continue
                 else:
+                    self.blocked = False
                     self._fail(ops, errors.translate(error, self.path))
                     if errors.code(error) != errors.FULL:  # then opening it anew could fail too, and differently
                         self._disconnect()

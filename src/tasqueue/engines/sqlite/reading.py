@@ -123,18 +123,29 @@ def _rows(tx: Tx, seqs: list[int]) -> list[Row]:
 def _jobs(which: Filter, limit: int, after: str | None, tx: Tx) -> list[Row]:
     """Page through each state's newest, keep what fits, until there is enough or too much was looked at."""
     last = None if after is None else tx.value("seq_of_id", after)
+    look = LOOK if which.queue is not None or which.task is not None else min(limit, LOOK)
     found: list[int] = []
     for state in [None] if which.states is None else which.states:
-        name, extra = "newest" if state is None else f"newest_{int(state)}", ()
-        if state is not None and state in (State.HELD, State.DUE, State.PARKED):
-            name, extra = "newest_idle", (int(state),)
+        name, extra = _newest(tx, state)
         before, wanted = BEYOND if last is None else last, limit
         for _ in range(LOOKS):
-            page = tx.run(name, before, LOOK, which.queue, which.task, tx.now, *extra).fetchall()
+            page = tx.run(name, before, look, which.queue, which.task, tx.now, *extra).fetchall()
             fitting = [row[0] for row in page if row[1]]
             found += fitting
             wanted -= len(fitting)
-            if wanted <= 0 or len(page) < LOOK:
+            if wanted <= 0 or len(page) < look:
                 break
             before = page[-1][0]
+            look = LOOK
     return _rows(tx, sorted(found, reverse=True)[:limit])
+
+
+def _newest(tx: Tx, state: State | None) -> tuple[str, tuple[int, ...]]:
+    """The statement that pages through a state's jobs, and its further values."""
+    if state is None:
+        return "newest", ()
+    if state in (State.HELD, State.DUE, State.PARKED):
+        return "newest_idle", (int(state),)
+    if state is State.READY and tx.value("backlog", LOOK * LOOKS):
+        return "newest_of_backlog", ()  # sorting so many takes longer than to look through what came last
+    return f"newest_{int(state)}", ()

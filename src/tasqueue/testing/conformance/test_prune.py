@@ -47,7 +47,7 @@ async def test_what_has_not_ended_is_never_forgotten(h: Harness) -> None:
     await h.put("running", "waiting", *steps, links=[link])
     worker = await h.worker()
     (running,) = await worker.claim(1)
-    await h.clock.advance(5_000)
+    await h.clock.advance(4 * TTL)
     assert await h.engine.prune() == 0
     assert await h.states("waiting", "x~c0", "x~c1") == [State.READY, State.READY, State.HELD]
     assert await worker.settle(end(running)) == [True]

@@ -12,7 +12,7 @@
 --   parks         set      what parked jobs wait for; pkey:<key> hash: id -> old place
 --   seq           string   the counter of submissions, places and ends
 --   workers       zset     incarnation -> deadline; w:<id> hash: l lease, i info, n last claim, d drain
---   run:<worker>  hash     what it holds: id -> "claim:claimed at:place:queue"; note:<worker> hash: id -> progress
+--   run:<worker>  hash     what it holds: id -> "claim:claimed at:place:queue", and one that is none; note:<worker> hash: id -> progress
 --   asked         set      jobs that somebody asked to cancel while they ran
 --   paused        hash     queue -> who, why, when;  tasks  hash  task -> queue
 --   x:<state>     stream   the ended, an entry for each batch: how many -> ids; exp zset: state:entry -> expiry

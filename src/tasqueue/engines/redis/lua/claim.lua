@@ -1,5 +1,5 @@
 -- Lease ready jobs of several queues to a worker; the same number again returns what is still held under it.
--- include: base
+-- include: base must
 --
 -- ARGV    worker, number, engine (hex), then queue, limit of each
 -- result  false when the worker is gone; else {now, next due or false, moved, {short queues}, then for each run:

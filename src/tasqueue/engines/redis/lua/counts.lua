@@ -8,8 +8,8 @@ for _, queue in ipairs(queues) do seen[queue] = true end
 for _, worker in ipairs(call('ZRANGE', K .. 'workers', 0, -1)) do
     for _, token in ipairs(call('HVALS', K .. 'run:' .. worker)) do
         local queue = string.match(token, '^%d+:%d+:[^:]+:(.*)$')
-        running[queue] = (running[queue] or 0) + 1
-        if not seen[queue] then
+        if queue then running[queue] = (running[queue] or 0) + 1 end
+        if queue and not seen[queue] then
             seen[queue] = true
             queues[#queues + 1] = queue
         end

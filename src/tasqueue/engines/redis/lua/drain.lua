@@ -1,5 +1,5 @@
 -- Ask a worker to drain; it is told with its next beat.
--- include: base
+-- include: base must
 --
 -- ARGV    worker
 -- result  1, or 0 when it is unknown

@@ -1,5 +1,5 @@
 -- An engine goes: it sleeps on these queues no longer.
--- include: base
+-- include: base must
 --
 -- ARGV    engine (hex), then the queues
 -- result  1

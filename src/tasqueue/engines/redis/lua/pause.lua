@@ -1,5 +1,5 @@
 -- Pause a queue, or resume it.
--- include: base
+-- include: base must
 --
 -- ARGV    queue, entry without its date ("": resume)
 -- result  1

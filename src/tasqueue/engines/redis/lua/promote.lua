@@ -1,5 +1,5 @@
 -- Make due jobs, and parked ones whose time is over, ready.
--- include: base record
+-- include: base must record
 --
 -- ARGV    most
 -- result  {moved, earliest date or tick that is left or false, now}

@@ -1,5 +1,5 @@
 -- End incarnations: what they hold goes back to its old place, and their tokens are worth nothing from now on.
--- include: base record
+-- include: base must record
 --
 -- ARGV    mode ("retire", "one", "expired"), worker, cause, ms without a reclaim after which no lease can be judged
 -- result  {jobs given back, worker, ...}
@@ -28,7 +28,7 @@ for i = 1, #dead, 2 do
     local why = cause
     if why == '' then why = 'its lease ended ' .. (now - dead[i + 1]) .. ' ms ago' end
     for j = 1, #held, 2 do
-        local rec = call('GET', R .. held[j])
+        local rec = held[j] ~= '' and call('GET', R .. held[j])
         if rec then
             local p = parse(rec)
             p.worker, p.claim, p.claimed = '', 0, 0

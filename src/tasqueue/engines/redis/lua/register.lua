@@ -1,5 +1,5 @@
 -- Begin or renew an incarnation, announce its tasks, free what is parked for them.
--- include: base record
+-- include: base must record
 --
 -- ARGV    worker, lease, info, version, then task, queue of each
 -- result  1
@@ -8,6 +8,8 @@ local worker, version = ARGV[1], tonumber(ARGV[4])
 local key = K .. 'w:' .. worker
 call('HSET', key, 'l', ARGV[2], 'i', ARGV[3])
 call('HSETNX', key, 'n', 0)
+-- One long value, under a name that is no id: as a packed list the hash would be searched from end to end for each job.
+call('HSETNX', K .. 'run:' .. worker, '', string.rep('-', 100))
 call('ZADD', K .. 'workers', now + ARGV[2], worker)
 local known = {}
 for i = 5, #ARGV, 2 do

@@ -1,5 +1,5 @@
 -- Apply each step whose token still holds its job (G3); a step that this token applied before is accepted (G14).
--- include: base record links
+-- include: base must record links
 --
 -- ARGV    worker, count, the ids, then runs of steps that take the ids in their order:
 --         "E", claim, state, ttl or "", count, then the rest of each record: ends of which nothing follows
@@ -51,7 +51,6 @@ local function applied_before(id, claim, state)
     return (p.state == 1 or p.state == 2 or p.state == 7) and not holder(id)
 end
 
--- The first write is one that is allowed when memory is full; then all of them are: what runs may always end.
 for first, last in each_chunk(gone, 1) do
     call('HDEL', run, unpack(gone, first, last))
 end

@@ -1,5 +1,5 @@
 -- Note that an engine waits for the end of these, unless one has ended or does not exist.
--- include: base
+-- include: base must
 --
 -- ARGV    engine (hex), ms to remember it, then "j:<id>" or links
 -- result  1 if it need not wait

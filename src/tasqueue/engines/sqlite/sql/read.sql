@@ -62,6 +62,17 @@ FROM ns_job j WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2;
 SELECT j.seq, (?3 IS NULL OR j.queue = ?3) AND (?4 IS NULL OR j.task = ?4), ?5
 FROM (SELECT seq FROM ns_ready WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2) r CROSS JOIN ns_job j ON j.seq = r.seq;
 
+-- name: backlog
+-- ? n -> 1 when there are more ready ones than n
+SELECT 1 FROM ns_ready LIMIT 1 OFFSET ?;
+
+-- name: newest_of_backlog
+-- the same for the ready ones, by looking through all jobs
+SELECT seq, (?3 IS NULL OR queue = ?3) AND (?4 IS NULL OR task = ?4) AND state = 1
+            AND NOT EXISTS (SELECT 1 FROM ns_outcome o WHERE o.seq = j.seq)
+            AND NOT EXISTS (SELECT 1 FROM ns_running r WHERE r.seq = j.seq), ?5
+FROM ns_job j WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2;
+
 -- name: newest_3
 -- the same for the running ones
 SELECT j.seq, (?3 IS NULL OR j.queue = ?3) AND (?4 IS NULL OR j.task = ?4), ?5

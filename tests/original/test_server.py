@@ -16,7 +16,7 @@ import pytest
 from tests.runtime.conftest import Make
 from tests.runtime.helpers import soon, working
 
-from tasqueue import DEFAULT_QUEUE, EngineUnavailable, InvalidJob, Job, JobCtx, Server, Unsupported
+from tasqueue import DEFAULT_QUEUE, InvalidJob, Job, JobCtx, Server, TasqueueError, Unsupported
 
 from .helpers import all_succeed, flaky, nothing
 
@@ -153,7 +153,7 @@ async def test_V8_a_store_that_cannot_be_used_is_named_at_once(tmp_path: Path) -
     nowhere = Server(f"sqlite:///{tmp_path}/no/such/folder/jobs.db", timeout=0.5)
     nowhere.register_task("t", nothing)
     for call in (nowhere.start, nowhere.__aenter__, lambda: nowhere.enqueue(Job("t"))):
-        with pytest.raises(EngineUnavailable, match="no/such/folder"):
+        with pytest.raises(TasqueueError, match="no/such/folder does not exist"):
             await call()
     await nowhere.close()
     for url in ("sqlite:///jobs.db?tls=1", "memory://?user=me", "amqp://me:secret@host/"):

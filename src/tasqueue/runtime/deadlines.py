@@ -11,6 +11,9 @@ from heapq import heapify, heappop, heappush
 
 from .lane import Active
 
+LEAST = 64
+"""Entries: a heap of fewer is not cleared. Each keeps what its job was given and has saved."""
+
 
 class Deadlines:
     """Calls `expired(active)` on the loop once for each job that is past its deadline and has not ended."""
@@ -28,6 +31,7 @@ class Deadlines:
         self._moved = moved
         self._heap: list[tuple[float, int, Active]] = []
         self._count = 0
+        self._most = LEAST
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
 
@@ -36,9 +40,10 @@ class Deadlines:
         self._count += 1
         active.deadline = self._mono() + seconds
         heappush(self._heap, (active.deadline, self._count, active))
-        if len(self._heap) > 1024 and self._count % 1024 == 0:
+        if len(self._heap) > self._most:
             self._heap = [entry for entry in self._heap if not entry[2].ended]
             heapify(self._heap)
+            self._most = max(LEAST, 2 * len(self._heap))
         if self._heap[0][2] is active:
             self._arm()
 

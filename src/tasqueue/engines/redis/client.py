@@ -137,7 +137,7 @@ class Client:
     def _judge(self, error: Exception, trouble: list[str]) -> None:
         """Returns when another attempt may help."""
         name = errors.code(error)
-        if not isinstance(error, _Lost) and name not in errors.AGAIN:
+        if errors.UNTRUSTED in str(error) or not isinstance(error, _Lost) and name not in errors.AGAIN:
             raise errors.refused(self.url, error) from None
         trouble.append(str(error) or type(error).__name__)
         if name in errors.ELSEWHERE or isinstance(error, (OSError, LookupError, driver.ConnectionError)):

@@ -31,12 +31,19 @@ _UNUSABLE = {
 }
 
 
+_INSIDE = ("ACL failure in script", "user executing the script can't")
+"""How a refusal inside a script is told, by age of the server."""
+UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
+
+
 class ServerUnusable(TasqueueError):
     """The server answers and refuses: wrong password, missing permission, foreign keys, unknown commands."""
 
 
 def code(error: BaseException) -> str:
     """The first word of a server's error, in capitals; "" for any other."""
+    if any(words in str(error) for words in _INSIDE):
+        return "NOPERM"
     name = getattr(error, "status_code", None)
     if isinstance(name, str) and name.isupper():
         return name
@@ -52,6 +59,8 @@ def unavailable(url: str, what: str) -> EngineUnavailable:
 def refused(url: str, error: BaseException) -> TasqueueError:
     """The error to raise for what the server said."""
     name = code(error)
+    if UNTRUSTED in str(error):
+        return ServerUnusable(f"{url}: its certificate is not trusted; name its authority with ?ssl_ca_certs= ({_short(error)})")
     if name in HEALS:
         return unavailable(url, f"{_ADVICE.get(name, 'it goes on by itself')} ({name}: {_short(error)})")
     return ServerUnusable(f"{url}: {_UNUSABLE.get(name, 'the server refused')} ({_short(error)})")

@@ -2,9 +2,9 @@
 
     PYTHONPATH=src:. python benchmarks/floor_redis.py [JOBS] [ROUNDS] [URL]
 
-The floor: claim = one script (LPOP n, one HSET of the owners, one MGET), settle = one script (one HMGET of the owners, SET EX for
-each job that is still ours, one HDEL, one XADD); records are msgpack arrays, decoded and encoded; enqueue = SET NX each and one
-RPUSH. No lease, no priority, no exact order, no chain, no retry, no reader that is shown the truth.
+The floor: claim = one script (LPOP n, one HSET of the owners, one MGET), settle = one script (one HMGET of the owners,
+SET EX for each job that is still ours, one HDEL, one XADD); records are msgpack arrays, decoded and encoded; enqueue =
+SET NX each and one RPUSH. No lease, no priority, no exact order, no chain, no retry, no reader that is shown the truth.
 
 Rounds are interleaved; the best of each is told, with the CPU of this process and of the server per job.
 """
@@ -122,7 +122,10 @@ async def engine(url: str, ids: list[str], timed: Callable[[str, Awaitable[None]
     async def store() -> None:
         for start in range(0, len(ids), SUBMIT):
             await one.submit(
-                [Record(id, DEFAULT_QUEUE, "noop", codec.encode_spec(Job("noop", b"x" * 100), NOW)) for id in ids[start : start + SUBMIT]]
+                [
+                    Record(id, DEFAULT_QUEUE, "noop", codec.encode_spec(Job("noop", b"x" * 100), NOW))
+                    for id in ids[start : start + SUBMIT]
+                ]
             )
 
     async def drain() -> None:

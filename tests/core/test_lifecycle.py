@@ -13,7 +13,9 @@ from tasqueue.core.lifecycle import GivenBack, Policy, Raised, Returned, Run, Sn
 from tasqueue.core.record import Kind, Lease, Step
 from tasqueue.core.status import FINAL, TRANSITIONS, State, Status, shown
 
-errors = st.builds(ErrorEntry, st.integers(0, 2**40), st.just("w"), st.text(max_size=8), st.text(max_size=8), st.just(""))
+errors = st.builds(
+    ErrorEntry, st.integers(0, 2**40), st.just("w"), st.text(max_size=8), st.text(max_size=8), st.just("")
+)
 results = st.none() | st.binary(max_size=8)
 outcomes = st.one_of(
     st.builds(Returned, results),

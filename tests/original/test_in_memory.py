@@ -1,4 +1,4 @@
-"""The in-memory backend: M1 to M7 of docs/original.md, on memory and on SQLite alike: neither may do as the original does."""
+"""The in-memory backend: M1 to M7 of docs/original.md; neither memory nor SQLite may do as the original does."""
 # ruff: noqa: N802  (a test bears the number of its fault)
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Losing or repeating work: L1 to L13 of docs/original.md, each of which would fail here if we did as the original does."""
+"""Losing or repeating work: L1 to L13 of docs/original.md; each test fails if we do as the original does."""
 # ruff: noqa: N802  (a test bears the number of its fault)
 
 from __future__ import annotations
@@ -246,10 +246,10 @@ async def test_L9_a_final_status_that_could_not_be_written_is_written_later(make
 
     srv.register_task("t", handler)
     ids = await srv.enqueue_many([Job("t", id="good"), Job("t", b"x", id="bad")])
-    engine.weather.plan("settle", "refuse", "drop", "refuse")
+    engine.weather.plan("settle", "refuse", "drop")
     async with working(srv):
         metas = await all_end(srv, ids)
-    assert len(engine.weather.made("settle")) >= 4
+    assert len(engine.weather.made("settle")) >= 3
     assert (metas["good"].status, metas["bad"].status) == (Status.SUCCESSFUL, Status.FAILED)
     assert await srv.get_result("good") == b"done"
     assert runs == {"good": 1, "bad": 1}

@@ -1,4 +1,4 @@
-"""Server and configuration: V1 to V8 of docs/original.md, each of which would fail here if we did as the original does.
+"""Server and configuration: V1 to V8 of docs/original.md; each test fails if we do as the original does.
 
 V9, a README that says what is not so, is `tests/docs/test_examples.py`, which runs each of its examples.
 """

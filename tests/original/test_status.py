@@ -1,4 +1,4 @@
-"""Status, results, retention: C14 to C22 of docs/original.md, each of which would fail here if we did as the original does."""
+"""Status, results, retention: C14 to C22 of docs/original.md; each test fails if we do as the original does."""
 # ruff: noqa: N802  (a test bears the number of its fault)
 
 from __future__ import annotations

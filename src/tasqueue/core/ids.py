@@ -15,6 +15,10 @@ MAX_ID = 128
 MAX_DERIVED = 200
 MAX_NAME = 200
 
+KNOWN_NAMES = 1_000
+_good_names: set[str] = set()
+"""Names that were checked before: a program has few of them, and makes many jobs of each."""
+
 _plain = re.compile(r"[!-~]+\Z").match  # the printable ASCII without the space: by far the most common
 
 
@@ -35,10 +39,14 @@ def check_id(id: object, what: str = "id") -> str:
 
 def check_name(name: object, what: str) -> str:
     """Return a queue's or task's name; InvalidJob unless it is 1 to 200 printable characters without white space."""
+    if type(name) is str and name in _good_names:
+        return name
     if not isinstance(name, str):
         raise InvalidJob(f"{what} must be a str, not {type(name).__name__} ({name!r})")
     if not 0 < len(name) <= MAX_NAME or not _printable(name):
         raise InvalidJob(f"{what} {name[:200]!r}: 1 to {MAX_NAME} printable characters without white space, please")
+    if len(_good_names) < KNOWN_NAMES:
+        _good_names.add(name)
     return name
 
 
@@ -58,7 +66,8 @@ def uuid7(ms: int, noise: bytes) -> str:
     """A UUID version 7 (RFC 9562) from UNIX milliseconds and 10 random bytes: sorts by time, so that indexes stay
     local.
     """
-    high = (ms << 16) | 0x7000 | (noise[0] << 8 | noise[1]) & 0x0FFF
-    low = int.from_bytes(noise[2:10], "big") & 0x3FFFFFFFFFFFFFFF | 0x8000000000000000
-    text = f"{high:016x}{low:016x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    head, tail = f"{ms:012x}", noise.hex()
+    return f"{head[:8]}-{head[8:]}-7{tail[:3]}-{_VARIANT[tail[3]]}{tail[4:7]}-{tail[7:19]}"
+
+
+_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}

@@ -112,7 +112,7 @@ def forget(store: Store, stored: StoredLink) -> None:
 
 
 def sweep(store: Store, now: int, most: int = sys.maxsize) -> int:
-    """Forget what has outlived its retention, at most so many; how many. A chain counts as one with all that it holds back.
+    """Forget what has outlived its retention, at most so many (a chain, with all that it holds back, is one); how many.
 
     Readers sweep before they look, so that nobody sees what only waits to be pruned.
     """

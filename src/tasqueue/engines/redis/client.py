@@ -87,6 +87,7 @@ class Client:
             async with asyncio.timeout(self._timeout):
                 return await self._persist(packed, replies, again, source, trouble)
         except TimeoutError:
+            self.reset()  # a connection that has gone silent is not used again, and the master may be another by now
             said = f" ({trouble[-1]})" if trouble else ""
             raise EngineUnavailable(f"{self.url}: no answer within {self._timeout:g} s{said}", ids=ids) from None
         except EngineUnavailable as error:

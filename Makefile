@@ -37,7 +37,7 @@ define new-venv
 @$(BIN)/python -m pip install -qq --no-deps --no-build-isolation -e .
 endef
 
-.PHONY: help demo test check fix bench lock clean
+.PHONY: help demo test check fix bench docs lock clean
 .DEFAULT_GOAL := help
 
 help: ## list these verbs
@@ -61,6 +61,9 @@ fix: $(DEV) ## format, and mend what ruff can mend
 
 bench: $(DEV) ## measure jobs per second on this machine
 	@$(BIN)/tasqueue bench $(ARGS)
+
+docs: $(DEV) ## write the tables of docs/ that are taken from the code
+	@$(BIN)/python docs/tables.py
 
 lock: $(LOCK)/bin/uv ## choose the newest versions that fit, write requirements/
 	$(LOCK)/bin/uv lock --quiet --upgrade --python $(LOCK)/bin/python

@@ -11,7 +11,6 @@ Rounds are interleaved; the best of each is told, with the CPU of this process a
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 import time
@@ -21,6 +20,7 @@ from typing import Any
 
 import redis.asyncio
 import uvloop
+from tests import services
 
 from tasqueue.clock import SYSTEM
 from tasqueue.core import codec
@@ -30,7 +30,6 @@ from tasqueue.core.job import DEFAULT_QUEUE, Job
 from tasqueue.core.record import Kind, Lease, Record, Step
 from tasqueue.core.status import State, Status
 from tasqueue.engines import connect
-from tests import services
 
 SUBMIT, CLAIM = 1000, 300
 NOW = 1_764_000_000_000

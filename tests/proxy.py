@@ -1,5 +1,5 @@
-"""A TCP proxy that misbehaves on demand: cuts after so many bytes, gives no answer, swallows replies. With a certificate, it is
-the TLS in front of a server that has none.
+"""A TCP proxy that misbehaves on demand: cuts after so many bytes, gives no answer, swallows replies. With a
+certificate, it is the TLS in front of a server that has none.
 
 It lives in a thread with a loop of its own, so that a blocked test cannot hold it up.
 """
@@ -43,7 +43,9 @@ class Proxy:
         self._call(self._start)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._call(self._stop)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -126,7 +128,11 @@ class Proxy:
             self._cut(pair)
 
     async def _pump(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pair: tuple[asyncio.StreamWriter, asyncio.StreamWriter], up: bool
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        pair: tuple[asyncio.StreamWriter, asyncio.StreamWriter],
+        up: bool,
     ) -> None:
         while data := await reader.read(1 << 16):
             while self._silent and pair in self._connections:

@@ -1,7 +1,8 @@
 """Throw-away servers for the tests: child processes on free ports of the loopback, with a folder of their own.
 
-A binary is looked for in $TASQUEUE_TEST_<KIND>_BIN, then in the development dependency that ships one, then on PATH. Without
-one the tests that need it are skipped with the reason, unless $TASQUEUE_TEST_REQUIRE_SERVICES is set, as it is in CI.
+A binary is looked for in $TASQUEUE_TEST_<KIND>_BIN, then in the development dependency that ships one, then on PATH.
+Without one the tests that need it are skipped with the reason, unless $TASQUEUE_TEST_REQUIRE_SERVICES is set, as it is
+in CI.
 """
 
 from __future__ import annotations
@@ -89,14 +90,32 @@ class Server:
         if self._sentinel:
             config = self._folder / f"sentinel-{self.port}.conf"
             if not config.exists():
-                config.write_text("\n".join([f"port {self.port}", "bind 127.0.0.1", f"dir {self._folder}", *map(str, self._settings)]))
+                config.write_text(
+                    "\n".join([f"port {self.port}", "bind 127.0.0.1", f"dir {self._folder}", *map(str, self._settings)])
+                )
             args += [config, "--sentinel"]
         else:
-            args += ["--port", self.port, "--bind", "127.0.0.1", "--dir", self._folder, "--save", "", "--appendonly", "no"]
+            args += [
+                "--port",
+                self.port,
+                "--bind",
+                "127.0.0.1",
+                "--dir",
+                self._folder,
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+            ]
             args += self._settings
         with (self._folder / f"log-{self.port}").open("ab") as log:
             self._process = subprocess.Popen(
-                [str(arg) for arg in args], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self._folder, start_new_session=True
+                [str(arg) for arg in args],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self._folder,
+                start_new_session=True,
             )
         self._wait(lambda: b"+PONG" in (answer := self.ask("PING")) or b"NOAUTH" in answer)
 

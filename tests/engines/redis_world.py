@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from uuid import uuid4
 
 import redis
+from tests import services
 
 from tasqueue.clock import SYSTEM
 from tasqueue.core.record import Lease, Record
@@ -15,7 +16,6 @@ from tasqueue.core.status import State
 from tasqueue.engines import connect
 from tasqueue.engines.redis import RedisEngine
 from tasqueue.testing.conformance.harness import LONG, Worker, end
-from tests import services
 
 DAY = 86_400_000
 

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from tests import services
+from tests.engines.redis_world import admin, calls, engine_on, jobs, opened, run_all, states, until, worker_on
 
 from tasqueue import Server
 from tasqueue.clock import SYSTEM
@@ -18,8 +20,6 @@ from tasqueue.engines.redis import ServerUnusable
 from tasqueue.engines.redis.scripts import script
 from tasqueue.errors import EngineUnavailable, InvalidJob, TasqueueError, Unsupported
 from tasqueue.testing.conformance.harness import chain, end, fail, group, park, record, release, retry
-from tests import services
-from tests.engines.redis_world import admin, calls, engine_on, jobs, opened, run_all, states, until, worker_on
 
 
 @pytest.fixture(scope="session", params=services.kinds())
@@ -66,7 +66,9 @@ async def test_after_a_drain_and_the_expiry_the_keyspace_is_as_it_was(server: se
                 first = lease.id not in seen
                 seen.add(lease.id)
                 makers = [end, retry, release, park, fail]
-                kind = makers[int(lease.id[-1]) % 5] if first and lease.id[-1].isdecimal() and "~" not in lease.id else end
+                kind = (
+                    makers[int(lease.id[-1]) % 5] if first and lease.id[-1].isdecimal() and "~" not in lease.id else end
+                )
                 if lease.id == "f~c0":
                     kind = fail
                 if kind is park:
@@ -242,7 +244,11 @@ def test_every_script_says_what_it_takes_and_gives() -> None:
         if "-- include:" in text:
             assert "-- result  " in head, file.name
             assert "-- cost    " in head, file.name
-            assert "ARGV" not in text.split("-- include:")[1].split("\n", 1)[1] or "-- ARGV    " in head or "ARGV[1]" not in text, file.name
+            assert (
+                "ARGV" not in text.split("-- include:")[1].split("\n", 1)[1]
+                or "-- ARGV    " in head
+                or "ARGV[1]" not in text
+            ), file.name
             assert script(file.name.removesuffix(".lua")).sha
         assert "KEYS *" not in text
         assert "'SCAN'" not in text

@@ -11,14 +11,14 @@ from uuid import uuid4
 
 import pytest
 import pytest_asyncio
+from tests import services
+from tests.proxy import Proxy
 
 from tasqueue.clock import Ports
 from tasqueue.engines import connect
 from tasqueue.interfaces import Capabilities, Engine
 from tasqueue.testing import conformance
 from tasqueue.testing.conformance.harness import Harness
-from tests import services
-from tests.proxy import Proxy
 
 
 class _Opened:
@@ -27,7 +27,9 @@ class _Opened:
         self._namespace = f"test-{uuid4().hex}"
 
     def engine(self, ports: Ports, timeout: float = 2.0) -> Engine:
-        return connect(f"redis://127.0.0.1:{self._proxy.port}/0", namespace=self._namespace, timeout=timeout, ports=ports)
+        return connect(
+            f"redis://127.0.0.1:{self._proxy.port}/0", namespace=self._namespace, timeout=timeout, ports=ports
+        )
 
     @property
     def outage(self) -> AbstractContextManager[None]:

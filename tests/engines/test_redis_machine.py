@@ -1,7 +1,7 @@
 """The Redis engine beside the model, whatever happens in whatever order, with the server's clock in the test's hand.
 
-The scripts are the real ones but for two lines: the time is read from a key instead of TIME, and what would expire in the server's
-own time is deleted by that clock.
+The scripts are the real ones but for two lines: the time is read from a key instead of TIME, and what would expire in
+the server's own time is deleted by that clock.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from uuid import uuid4
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
+from tests import services
+from tests.engines.test_machine import Machine
 
 from tasqueue.clock import Ports
 from tasqueue.engines.redis import RedisEngine, base, client
 from tasqueue.engines.redis.scripts import Script, script
 from tasqueue.engines.redis.target import Target
-from tests import services
-from tests.engines.test_machine import Machine
 
 TIME = "local now = time[1] * 1000 + math.floor(time[2] / 1000)"
 CLOCK = """local now = tonumber(call('GET', K .. 'clock'))
@@ -35,7 +35,9 @@ def _with_clock(name: str) -> Script:
     source = script(name).source.decode()
     assert TIME in source
     source = source.replace(TIME, CLOCK)
-    source = source.replace("call('SET', R .. id, rec, 'PX', ttl)", "call('SET', R .. id, rec) call('ZADD', K .. 'px', now + ttl, id)")
+    source = source.replace(
+        "call('SET', R .. id, rec, 'PX', ttl)", "call('SET', R .. id, rec) call('ZADD', K .. 'px', now + ttl, id)"
+    )
     source = source.replace("if ttl == '' then\n", "if ttl == '' then\ncall('ZREM', K .. 'px', id)\n")
     source = source.replace("if ttl == '' then call", "if ttl == '' then call('ZREM', K .. 'px', id) call")
     assert "'PX'" not in source

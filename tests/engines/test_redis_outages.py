@@ -1,4 +1,6 @@
-"""Servers that die, freeze, forget their scripts, run out of memory, become replicas, or lose their connections half way."""
+"""Servers that die, freeze, forget their scripts, run out of memory, become replicas, or lose their connections half
+way.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,9 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
+from tests import services
+from tests.engines.redis_world import DAY, admin, engine_on, jobs, opened, run_all, states, until, worker_on
+from tests.proxy import Proxy
 
 from tasqueue import Job, Server
 from tasqueue.core.record import Record
@@ -15,9 +20,6 @@ from tasqueue.engines.redis import RedisEngine
 from tasqueue.errors import EngineUnavailable
 from tasqueue.interfaces import WorkerGone
 from tasqueue.testing.conformance.harness import LONG, Worker, end
-from tests import services
-from tests.engines.redis_world import DAY, admin, engine_on, jobs, opened, run_all, states, until, worker_on
-from tests.proxy import Proxy
 
 pytestmark = pytest.mark.fault
 
@@ -134,7 +136,10 @@ async def test_a_master_that_becomes_a_replica_and_comes_back(server: services.S
 
 async def test_a_kill_and_restart_in_mid_drain_loses_nothing_that_is_on_the_disk() -> None:
     with services.server("valkey", "--appendonly", "yes", "--appendfsync", "always") as server:
-        async with opened(server.url, "kill", timeout=1.0) as engine, opened(server.url, "kill", timeout=1.0) as producer:
+        async with (
+            opened(server.url, "kill", timeout=1.0) as engine,
+            opened(server.url, "kill", timeout=1.0) as producer,
+        ):
             accepted: list[str] = []
             done: list[str] = []
             total = 1_000
@@ -235,7 +240,9 @@ async def _sizes(proxy: Proxy, call: Callable[[], Awaitable[object]]) -> int:
 @pytest.mark.parametrize("what", ["enqueue", "claim", "settle"])
 @pytest.mark.parametrize("way", ["up", "down"])
 async def test_a_connection_cut_at_every_8th_byte(cut_server: services.Server, what: str, way: str) -> None:
-    """The engine repeats the call by itself; one job for each id, one claim for each number, one finish for each attempt."""
+    """The engine repeats the call by itself; one job for each id, one claim for each number, one finish for each
+    attempt.
+    """
     with Proxy(cut_server.port) as proxy:
         async with opened(f"redis://127.0.0.1:{proxy.port}/0", timeout=5.0) as engine:
             worker = await worker_on(engine)
@@ -252,7 +259,10 @@ async def test_a_connection_cut_at_every_8th_byte(cut_server: services.Server, w
                     leases.extend(await worker.claim(5))
 
                 async def settle() -> None:
-                    assert await engine.settle("w", [end(lease, result=b"saved", ttl=DAY) for lease in leases]) == [True, True]  # type: ignore[arg-type]
+                    assert await engine.settle("w", [end(lease, result=b"saved", ttl=DAY) for lease in leases]) == [
+                        True,
+                        True,
+                    ]  # type: ignore[arg-type]
 
                 calls = [("enqueue", lambda: engine.submit(records)), ("claim", claim), ("settle", settle)]
                 for name, call in calls:
@@ -284,7 +294,9 @@ async def test_the_reply_of_a_claim_is_swallowed_and_the_worker_lives(cut_server
 
 
 @pytest.mark.parametrize("verb", ["cancel", "reopen", "delete", "retire", "prune"])
-async def test_what_would_answer_differently_the_second_time_is_not_repeated(cut_server: services.Server, verb: str) -> None:
+async def test_what_would_answer_differently_the_second_time_is_not_repeated(
+    cut_server: services.Server, verb: str
+) -> None:
     with Proxy(cut_server.port) as proxy:
         async with opened(f"redis://127.0.0.1:{proxy.port}/0", timeout=1.0) as engine:
             worker = await worker_on(engine)

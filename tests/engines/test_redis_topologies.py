@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 import redis
 import trustme
+from tests import services
+from tests.engines.redis_world import admin, engine_on, jobs, opened, run_all, until, worker_on
+from tests.proxy import Proxy
 
 from tasqueue.core.record import Record, Schedule
 from tasqueue.core.status import State
@@ -18,9 +21,6 @@ from tasqueue.engines.redis import ServerUnusable
 from tasqueue.errors import EngineUnavailable
 from tasqueue.interfaces import Filter
 from tasqueue.testing.conformance.harness import LONG, end
-from tests import services
-from tests.engines.redis_world import admin, engine_on, jobs, opened, run_all, until, worker_on
-from tests.proxy import Proxy
 
 pytestmark = pytest.mark.fault
 
@@ -322,4 +322,3 @@ async def test_tls(tmp_path: Path) -> None:
             with pytest.raises(ServerUnusable, match="certificate"):
                 await engine.open()
             await engine.close()
-

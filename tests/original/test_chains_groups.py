@@ -166,7 +166,7 @@ async def test_C9_a_group_goes_on_after_its_first_failure(srv: Server) -> None:
 
 async def test_C10_reading_writes_nothing_and_prolongs_nothing(make: Make, url: str) -> None:
     engine = flaky(url)
-    srv, worker = make(engine), make(result_ttl=0.5)
+    srv, worker = make(engine), make(result_ttl=0.3)
     worker.register_task("nothing", nothing)
     await worker.enqueue_chain(Chain([Job("nothing")] * 2, id="c"))
     await worker.enqueue_group(Group([Job("nothing")] * 2, id="g"))

@@ -36,7 +36,7 @@ async def test_S1_all_that_is_due_starts_at_once_the_oldest_first(make: Make) ->
         order.append(payload)
 
     srv.register_task("t", handler)
-    jobs = [Job("t", b"%02d" % i, eta=later(0.3 + i / 100)) for i in range(30)]
+    jobs = [Job("t", b"%02d" % i, eta=later(0.2 + i / 200)) for i in range(30)]
     async with working(srv):
         ids = await srv.enqueue_many(random.Random(1).sample(jobs, len(jobs)))
         await soon(all_succeed(srv, ids))
@@ -238,60 +238,81 @@ async def test_S9_due_jobs_move_on_every_store(tmp_path: Path, store: str) -> No
 
 
 async def test_S10_what_is_due_in_a_moment_waits_for_no_poll(srv: Server) -> None:
-    """Twelve, one after another, each due 50 ms after it came: with a poll of a second this takes more than 10 s."""
+    """Twelve, one after another, each due 20 ms after it came: with a poll of a second this takes more than 10 s."""
     srv.register_task("t", nothing)
 
     async def one_after_another() -> None:
         for _ in range(12):
-            await all_succeed(srv, [await srv.enqueue(Job("t", eta=later(0.05)))])
+            await all_succeed(srv, [await srv.enqueue(Job("t", eta=later(0.02)))])
 
     async with working(srv):
         await soon(one_after_another())
 
 
-@pytest.mark.parametrize("sync", [False, True], ids=["async", "thread"])
-async def test_S11_a_timeout_ends_the_handler_before_the_next_run_begins(make: Make, sync: bool) -> None:
-    srv = make(default_concurrency=1)
-    lock = threading.Lock()
-    now = most = runs = 0
-    refused: list[str] = []
+class Runs:
+    """How many runs there are at once: of all jobs, and of any one."""
 
-    def begin() -> None:
-        nonlocal now, most, runs
-        with lock:
-            runs += 1
-            now += 1
-            most = max(most, now)
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.now: Counter[str] = Counter()
+        self.begun = self.most = self.most_of_one = 0
+        self.refused: list[str] = []
 
-    def end(ctx: JobCtx) -> None:
-        nonlocal now
+    def begin(self, ctx: JobCtx) -> None:
+        with self.lock:
+            self.begun += 1
+            self.now[ctx.meta.id] += 1
+            self.most = max(self.most, self.now.total())
+            self.most_of_one = max(self.most_of_one, self.now[ctx.meta.id])
+
+    def end(self, ctx: JobCtx) -> None:
+        """It is over its time, so what it saves is refused."""
         try:
             ctx.save(b"late")
         except TasqueueError as error:
-            refused.append(str(error))
-        with lock:
-            now -= 1
+            self.refused.append(str(error))
+        with self.lock:
+            self.now[ctx.meta.id] -= 1
+
+
+@pytest.mark.parametrize("kind", ["async", "thread", "deaf"])
+async def test_S11_a_timeout_ends_the_handler_before_the_next_run_begins(make: Make, kind: str) -> None:
+    """A thread that does not listen cannot be ended: its slot goes on without it, but its job does not."""
+    srv = make(default_concurrency=1, grace=0.05)
+    runs = Runs()
+    release = threading.Event()
 
     async def on_loop(payload: bytes, ctx: JobCtx) -> None:
-        begin()
+        runs.begin(ctx)
         try:
             await asyncio.Event().wait()
         finally:
-            end(ctx)
+            runs.end(ctx)
 
-    def in_thread(payload: bytes, ctx: JobCtx) -> None:
-        begin()
+    def thread(payload: bytes, ctx: JobCtx) -> None:
+        runs.begin(ctx)
+        if kind == "deaf":
+            release.wait(20)
         while not ctx.cancelled:
             threading.Event().wait(0.002)
-        end(ctx)
+        runs.end(ctx)
 
-    srv.register_task("t", in_thread if sync else on_loop, timeout=0.03, max_retries=3, backoff=0)
+    srv.register_task("t", on_loop if kind == "async" else thread, timeout=0.03, max_retries=3, backoff=0)
+    srv.register_task("good", nothing)
     async with working(srv):
-        metas = await all_end(srv, await srv.enqueue_many([Job("t"), Job("t")]))
-        assert now == 0
-    assert (runs, most) == (8, 1)
-    assert all("timeout" in text for text in refused)
-    assert len(refused) == 8
+        ids = await srv.enqueue_many([Job("t"), Job("t")])
+        if kind == "deaf":
+            await until(lambda: runs.begun == 2)
+            for _ in range(2):
+                await all_succeed(srv, [await srv.enqueue(Job("good"))])
+            assert runs.begun == 2  # nobody has begun anew
+            release.set()
+        metas = await all_end(srv, ids)
+        assert runs.now.total() == 0
+    assert (runs.begun, runs.most_of_one) == (8, 1)
+    assert runs.most == 1 or kind == "deaf"
+    assert all("timeout" in text for text in runs.refused)
+    assert len(runs.refused) == 8
     for meta in metas.values():
         assert (meta.status, meta.prev_err) == (Status.FAILED, "TimeoutError: timed out after 0.03 s")
 

@@ -1,4 +1,4 @@
-"""docs/original.md and the tests say the same: each of the 72 faults has one row, and a row names a test that exists."""
+"""docs/original.md and the tests say the same: each of the 72 faults has one row and one test, and it exists."""
 
 from __future__ import annotations
 

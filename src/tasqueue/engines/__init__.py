@@ -11,7 +11,9 @@ from ..errors import InvalidJob, Unsupported
 from ..interfaces import Engine
 
 REDIS = frozenset({"redis", "rediss", "valkey", "valkeys", "redis+unix"})
-WORKS = "memory://, memory://name, sqlite:///relative.db, sqlite:////absolute.db, redis://host:6379/0, rediss://host:6379/0"
+WORKS = (
+    "memory://, memory://name, sqlite:///relative.db, sqlite:////absolute.db, redis://host:6379/0, rediss://host:6379/0"
+)
 LATER = frozenset({"nats", "tls", "postgres", "postgresql"})
 
 _userinfo = re.compile(r"(?<=://)[^@?#]*:(?P<password>[^?#]*)@|(?<=://)[^@/?#]+@")

@@ -1,8 +1,9 @@
 """The Redis engine, for Redis and Valkey: scripts that are one step each, over keys that share a slot.
 
-To read it: `lua/base.lua` (the keys), `lua/record.lua` and `layout` (a job's record), then `working` with `lua/submit.lua` and
-`lua/claim.lua`, `settling` with `lua/settle.lua`, `lua/links.lua`, `operating`, `reading`; `client` (the one place that touches the
-driver), `target` (who is the master), `listener` (how sleepers are woken), `durability`, `errors`.
+To read it: `lua/base.lua` (the keys), `lua/record.lua` and `layout` (a job's record), then `working` with
+`lua/submit.lua` and `lua/claim.lua`, `settling` with `lua/settle.lua`, `lua/links.lua`, `operating`, `reading`;
+`client` (the one place that touches the driver), `target` (who is the master), `listener` (how sleepers are woken),
+`durability`, `errors`.
 """
 
 from __future__ import annotations
@@ -74,6 +75,8 @@ async def _leave(client: Client, listener: Listener) -> None:
             pass
 
 
-def engine(parts: SplitResult, options: Mapping[str, str], *, shown: str, namespace: str, timeout: float, ports: Ports) -> RedisEngine:
+def engine(
+    parts: SplitResult, options: Mapping[str, str], *, shown: str, namespace: str, timeout: float, ports: Ports
+) -> RedisEngine:
     """For `tasqueue.engines.connect`."""
     return RedisEngine(parse(parts, options, shown), url=shown, namespace=namespace, timeout=timeout, ports=ports)

@@ -39,7 +39,9 @@ class Base(Engine):
             if client.loop is asyncio.get_running_loop() and client.pid == os.getpid():
                 return client
             if client.pid == os.getpid() and not client.loop.is_closed():
-                raise RuntimeError("this engine belongs to another event loop that is still running; use twin() for this one")
+                raise RuntimeError(
+                    "this engine belongs to another event loop that is still running; use twin() for this one"
+                )
             self._open_listener = None
         client = self._open_client = Client(self._target, self.url, self._prefix, self._timeout)
         return client

@@ -1,7 +1,8 @@
 """The one place that touches the driver: connections, time limits, retries, and the scripts.
 
-Invariants: a connection whose exchange was not finished (an error, a time limit, a cancelled caller) is closed, so that nobody reads
-another's reply. A call ends within `timeout`, all its attempts included. The driver retries nothing by itself.
+Invariants: a connection whose exchange was not finished (an error, a time limit, a cancelled caller) is closed, so that
+nobody reads another's reply. A call ends within `timeout`, all its attempts included. The driver retries nothing by
+itself.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from . import errors
 from .scripts import Script, script
 from .target import Address, Fixed, Locator, Sentinels, Slots, Target
 
+_pack_fast: Callable[[tuple[object, ...]], bytes] | None
 try:
-    from hiredis import pack_command as _pack_fast
+    from hiredis import pack_command as _pack_fast  # pyright: ignore[reportUnknownVariableType]
 except ImportError:  # an optional part of the driver
     _pack_fast = None
 
@@ -62,9 +64,11 @@ class Client:
 
     # -- calls --------------------------------------------------------------------------------------------------------
 
-    async def run(self, name: str, args: Sequence[object], *, again: bool = True, durable: bool = False, ids: Sequence[str] = ()) -> Any:
-        """Run a script. `again`: it may be repeated when its answer was lost. `durable`: it counts only when the replicas that the
-        URL asks for have it. `ids`: for the error of a submit.
+    async def run(
+        self, name: str, args: Sequence[object], *, again: bool = True, durable: bool = False, ids: Sequence[str] = ()
+    ) -> Any:
+        """Run a script. `again`: it may be repeated when its answer was lost. `durable`: it counts only when the
+        replicas that the URL asks for have it. `ids`: for the error of a submit.
         """
         what = script(name)
         call = _pack("EVALSHA", what.sha, 1, self._prefix, *args)
@@ -81,7 +85,14 @@ class Client:
         """Send a command."""
         return await self._within(_pack(*args), 1, again, (), None)
 
-    async def _within(self, packed: bytes, replies: int, again: bool, ids: Sequence[str], source: tuple[Script, Sequence[object], bytes] | None) -> Any:
+    async def _within(
+        self,
+        packed: bytes,
+        replies: int,
+        again: bool,
+        ids: Sequence[str],
+        source: tuple[Script, Sequence[object], bytes] | None,
+    ) -> Any:
         trouble: list[str] = []
         try:
             async with asyncio.timeout(self._timeout):
@@ -95,7 +106,14 @@ class Client:
                 raise EngineUnavailable(str(error), ids=ids) from None
             raise
 
-    async def _persist(self, packed: bytes, replies: int, again: bool, source: tuple[Script, Sequence[object], bytes] | None, trouble: list[str]) -> Any:
+    async def _persist(
+        self,
+        packed: bytes,
+        replies: int,
+        again: bool,
+        source: tuple[Script, Sequence[object], bytes] | None,
+        trouble: list[str],
+    ) -> Any:
         pause = 0.0
         while True:
             await self._slots.acquire()
@@ -108,7 +126,9 @@ class Client:
                 reply = await self._exchange(connection, packed, replies)
                 if source is not None and isinstance(reply, driver.NoScriptError):
                     what, args, extra = source
-                    reply = await self._exchange(connection, _pack("EVAL", what.source, 1, self._prefix, *args) + extra, replies)
+                    reply = await self._exchange(
+                        connection, _pack("EVAL", what.source, 1, self._prefix, *args) + extra, replies
+                    )
                 keep = True
                 if not isinstance(reply, Exception):
                     return reply
@@ -138,7 +158,7 @@ class Client:
     def _judge(self, error: Exception, trouble: list[str]) -> None:
         """Returns when another attempt may help."""
         name = errors.code(error)
-        if errors.UNTRUSTED in str(error) or not isinstance(error, _Lost) and name not in errors.AGAIN:
+        if errors.UNTRUSTED in str(error) or (not isinstance(error, _Lost) and name not in errors.AGAIN):
             raise errors.refused(self.url, error) from None
         trouble.append(str(error) or type(error).__name__)
         if name in errors.ELSEWHERE or isinstance(error, (OSError, LookupError, driver.ConnectionError)):
@@ -157,8 +177,9 @@ class Client:
             if isinstance(got[2], Exception):
                 return got[2]
             if got[2] < self._target.wait:
+                wanted = self._target.wait
                 raise EngineUnavailable(
-                    f"{self.url}: stored, but only {got[2]} of {self._target.wait} replica(s) had it in time (?wait={self._target.wait})"
+                    f"{self.url}: stored, but {got[2]} of {wanted} replica(s) had it in time (?wait=)"
                 )
         return got[0]
 
@@ -195,8 +216,8 @@ class Client:
         if address is None:
             connection: Any = connections.UnixDomainSocketConnection(path=target.path, **options)
         else:
-            options |= {"host": address[0], "port": address[1]}
-            connection = connections.SSLConnection(**options, **target.files) if target.tls else connections.Connection(**options)
+            options |= {"host": address[0], "port": address[1], **target.files}
+            connection = connections.SSLConnection(**options) if target.tls else connections.Connection(**options)
         try:
             await connection.connect()
         except BaseException:
@@ -242,7 +263,7 @@ def _locator(target: Target, prefix: bytes) -> Locator:
 
 def _pack(*args: object) -> bytes:
     if _pack_fast is not None:
-        return _pack_fast(args)  # type: ignore[arg-type]
+        return _pack_fast(args)
     parts = [b"*%d\r\n" % len(args)]
     for arg in args:
         data = arg if isinstance(arg, bytes) else str(arg).encode()
@@ -258,11 +279,9 @@ async def _is_stale(connection: Any) -> bool:
 
 
 async def _role(connection: Any) -> str:
-    """"" when the server does not say: this user may not ask."""
+    """ "" when the server does not say: this user may not ask."""
     await connection.send_packed_command(_pack("ROLE"), check_health=False)
     try:
         return (await connection.read_response())[0].decode()
     except driver.ResponseError:
         return ""
-
-

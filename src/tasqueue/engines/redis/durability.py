@@ -48,8 +48,8 @@ def forgets_jobs(info: Mapping[str, str]) -> str:
     policy = info.get("maxmemory_policy", "")
     if policy.startswith("allkeys-") and info.get("maxmemory", "0") != "0":
         return (
-            f"maxmemory_policy is {policy} with a maxmemory of {info['maxmemory']} bytes: when memory is full, the server would throw away"
-            " jobs that wait; set it to noeviction (CONFIG SET maxmemory-policy noeviction)"
+            f"maxmemory_policy is {policy} with a maxmemory of {info['maxmemory']} bytes: when memory is full, the server"
+            " would throw away jobs that wait; set it to noeviction (CONFIG SET maxmemory-policy noeviction)"
         )
     return ""
 
@@ -71,11 +71,11 @@ async def examine(client: Client, target: Target) -> Durability:
     fsync = await _fsync(client)
     level, promise = _class(info, fsync)
     if info.get("role") == "slave" or info.get("connected_slaves", "0") != "0":
-        promise += (
-            f" Replication is asynchronous: each submit and settle waits for {target.wait} replica(s)."
-            if target.wait
-            else " Replication is asynchronous: what was acknowledged in the last moments before a failover can be gone (?wait=1 waits for a replica)."
-        )
+        promise += " Replication is asynchronous: "
+        if target.wait:
+            promise += f"each submit and settle waits for {target.wait} replica(s)."
+        else:
+            promise += "what was acknowledged just before a failover can be gone (?wait=1 waits for a replica)."
     return Durability(level, promise, tuple(_findings(info, fsync, target)))
 
 
@@ -94,12 +94,18 @@ def _class(info: Mapping[str, str], fsync: str) -> tuple[Level, str]:
         if fsync == "always":
             return "power-loss", "Each acknowledged write is on the disk."
         if fsync == "no":
-            return "os-crash", "Acknowledged writes survive the end of the server; the operating system writes them to the disk when it likes."
+            return (
+                "os-crash",
+                "Acknowledged writes survive the end of the server; they reach the disk when the system likes.",
+            )
         unknown = "" if fsync else " (appendfsync could not be read; everysec is the default)"
-        return "os-crash", f"Acknowledged writes survive the end of the server; a power cut costs the last second or two{unknown}."
+        return (
+            "os-crash",
+            f"Acknowledged writes survive the end of the server; a power cut costs the last second or two{unknown}.",
+        )
     return "os-crash", (
-        "Acknowledged writes survive the end of your processes, not that of the server: without an append-only file, a restart goes back to"
-        " the last snapshot, if there is one."
+        "Acknowledged writes survive the end of your processes, not that of the server: without an append-only file, a"
+        " restart goes back to the last snapshot, if there is one."
     )
 
 
@@ -109,10 +115,19 @@ def _findings(info: Mapping[str, str], fsync: str, target: Target) -> list[Findi
     found = [Finding("version", f"{name} {version}", "error" if old else "ok", old)]
     aof = info.get("aof_enabled") == "1"
     found.append(
-        Finding("appendonly", "yes" if aof else "no", "ok" if aof else "warn", "" if aof else "CONFIG SET appendonly yes: a restart loses no jobs")
+        Finding(
+            "appendonly",
+            "yes" if aof else "no",
+            "ok" if aof else "warn",
+            "" if aof else "CONFIG SET appendonly yes: a restart loses no jobs",
+        )
     )
     if aof:
-        advice = "appendfsync always loses nothing in a power cut, and costs an fsync for each batch" if fsync != "always" else ""
+        advice = (
+            "appendfsync always loses nothing in a power cut, and costs an fsync for each batch"
+            if fsync != "always"
+            else ""
+        )
         found.append(Finding("appendfsync", fsync or "unknown", "ok", advice))
     if info.get("aof_last_write_status", "ok") != "ok" or info.get("rdb_last_bgsave_status", "ok") != "ok":
         found.append(Finding("disk", "the last write failed", "error", "see the server's log: its disk may be full"))
@@ -122,7 +137,12 @@ def _findings(info: Mapping[str, str], fsync: str, target: Target) -> list[Findi
         found.append(Finding("cluster", "one namespace, one slot", "ok", "a cluster gives availability, not capacity"))
     safe = target.password is not None or target.tls
     found.append(
-        Finding("authentication", "password" if target.password is not None else "none", "ok" if safe else "warn", "" if safe else "anybody who reaches the port can read and change the jobs: set a password (ACL SETUSER)")
+        Finding(
+            "authentication",
+            "password" if target.password is not None else "none",
+            "ok" if safe else "warn",
+            "" if safe else "anybody who reaches the port can read and change the jobs: set a password (ACL SETUSER)",
+        )
     )
     return found
 
@@ -135,8 +155,15 @@ def _memory(info: Mapping[str, str]) -> Finding:
     if refusal:
         return Finding("maxmemory", f"{limit} bytes, {policy}", "error", refusal)
     if policy.startswith("volatile-"):
-        return Finding("maxmemory", f"{limit} bytes, {policy}", "warn", "ended jobs may go before their time: only they carry a TTL; noeviction keeps them")
-    return Finding("maxmemory", f"{limit} bytes, {policy}", "ok", "when it is full, enqueueing fails and what runs may still end")
+        return Finding(
+            "maxmemory",
+            f"{limit} bytes, {policy}",
+            "warn",
+            "ended jobs may go before their time: only they carry a TTL; noeviction keeps them",
+        )
+    return Finding(
+        "maxmemory", f"{limit} bytes, {policy}", "ok", "when it is full, enqueueing fails and what runs may still end"
+    )
 
 
 def _replication(info: Mapping[str, str], target: Target) -> Finding:
@@ -144,6 +171,16 @@ def _replication(info: Mapping[str, str], target: Target) -> Finding:
     if role == "slave":
         return Finding("replication", "this is a replica", "error", "connect to the master, or by ?sentinel=name")
     if target.wait > replicas:
-        return Finding("replication", f"{replicas} replica(s), ?wait={target.wait}", "error", "no submit can succeed: start replicas, or lower ?wait=")
+        return Finding(
+            "replication",
+            f"{replicas} replica(s), ?wait={target.wait}",
+            "error",
+            "no submit can succeed: start replicas, or lower ?wait=",
+        )
     value = f"{role}, {replicas} replica(s)" + (f", ?wait={target.wait}" if target.wait else "")
-    return Finding("replication", value, "ok" if target.wait or not replicas else "warn", "" if target.wait or not replicas else "asynchronous; ?wait=1 waits for one")
+    return Finding(
+        "replication",
+        value,
+        "ok" if target.wait or not replicas else "warn",
+        "" if target.wait or not replicas else "asynchronous; ?wait=1 waits for one",
+    )

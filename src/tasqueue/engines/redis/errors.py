@@ -1,14 +1,27 @@
 """What the driver's errors mean to a user. No exception of the driver leaves this package.
 
-What heals by itself is an `EngineUnavailable`; what somebody must mend is a `ServerUnusable`. Either way the engine goes on: the
-next call tries anew.
+What heals by itself is an `EngineUnavailable`; what somebody must mend is a `ServerUnusable`. Either way the engine
+goes on: the next call tries anew.
 """
 
 from __future__ import annotations
 
 from ...errors import EngineUnavailable, TasqueueError
 
-HEALS = ("OOM", "READONLY", "LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "MOVED", "ASK", "NOREPLICAS", "MISCONF", "UNBLOCKED")
+HEALS = (
+    "OOM",
+    "READONLY",
+    "LOADING",
+    "BUSY",
+    "MASTERDOWN",
+    "CLUSTERDOWN",
+    "TRYAGAIN",
+    "MOVED",
+    "ASK",
+    "NOREPLICAS",
+    "MISCONF",
+    "UNBLOCKED",
+)
 ELSEWHERE = ("READONLY", "MASTERDOWN", "CLUSTERDOWN", "MOVED", "ASK")
 """The server answers, but somebody else is the master, or owns the slot: find out who."""
 AGAIN = (*ELSEWHERE, "LOADING", "BUSY", "TRYAGAIN")
@@ -60,7 +73,9 @@ def refused(url: str, error: BaseException) -> TasqueueError:
     """The error to raise for what the server said."""
     name = code(error)
     if UNTRUSTED in str(error):
-        return ServerUnusable(f"{url}: its certificate is not trusted; name its authority with ?ssl_ca_certs= ({_short(error)})")
+        return ServerUnusable(
+            f"{url}: its certificate is not trusted; name its authority with ?ssl_ca_certs= ({_short(error)})"
+        )
     if name in HEALS:
         return unavailable(url, f"{_ADVICE.get(name, 'it goes on by itself')} ({name}: {_short(error)})")
     return ServerUnusable(f"{url}: {_UNUSABLE.get(name, 'the server refused')} ({_short(error)})")

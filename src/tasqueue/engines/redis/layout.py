@@ -1,5 +1,5 @@
-"""The bytes of a record, as `lua/record.lua` describes them. What a worker writes is assembled here, since it holds all that
-it was given; the scripts only put the date, the number of the end and the state in front.
+"""The bytes of a record, as `lua/record.lua` describes them. What a worker writes is assembled here, since it holds all
+that it was given; the scripts only put the date, the number of the end and the state in front.
 
 Invariant: while a job is held, nobody but its holder writes its record. So what came with the claim is what is stored.
 """
@@ -77,7 +77,7 @@ def lease_of(id: str, raw: bytes, claim: int, at: int) -> Lease:
     prev = raw[end + e : end + e + p] if flags & 1 else None
     return Lease(
         id, queue, claim, raw[start:end], raw[end : end + e] if e else b"", prev, deaths, died_with, cause,
-        int(num) if num else None, link, pos, (raw, at),
+        int(num) if num else None, link, pos, (raw, head, at),
     )  # fmt: skip
 
 
@@ -96,10 +96,15 @@ def _write_extra(deaths: int, *texts: str) -> bytes:
     return _EXTRA.pack(deaths, *map(len, parts)) + b"".join(parts)
 
 
+def ref_of(raw: bytes, at: int) -> object:
+    """What a Lease carries to make the next record of: the record, its head, and when it was claimed."""
+    return raw, _unpack(raw), at
+
+
 def written_again(step: Step, worker: bytes, name: str) -> tuple[bytes, int]:
     """What a settle stores, from its seq on, and when the job was first parked (0: never). `step.ref`: see `lease_of`."""
-    raw, at = step.ref
-    _, _, num, seq, version, flags, priority, _, pos, _, q, t, n, w, x, s, e, p, _ = _unpack(raw)
+    raw, head, at = step.ref
+    _, _, num, seq, version, flags, priority, _, pos, _, q, t, n, w, x, s, e, p, _ = head
     kind = step.kind
     names_end = SIZE + q + t + n
     spec_at = names_end + w + x
@@ -120,8 +125,9 @@ def written_again(step: Step, worker: bytes, name: str) -> tuple[bytes, int]:
         flags |= 2
     prev = raw[tail_at + e : tail_at + e + p] if p else b""
     return _pack_ended(
-        seq, version, flags, priority, step.claim, pos, at, q, t, n, len(worker), len(extra), s, len(tail), p, len(result)
-    ) + b"".join((raw[SIZE:names_end], worker, extra, raw[spec_at:tail_at], tail, prev, result)), int(num)  # fmt: skip
+        seq, version, flags, priority, step.claim, pos, at, q, t, n, len(worker), len(extra), s, len(tail), p,
+        len(result) ) + b"".join((raw[SIZE:names_end], worker, extra, raw[spec_at:tail_at], tail, prev, result)),
+        int(num)  # fmt: skip
 
 
 def _extra_after(step: Step, name: str, extra: bytes) -> bytes:

@@ -1,7 +1,8 @@
-"""The ear: one subscription for an engine object, by which the server says that there may be work, or that something has ended.
+"""The ear: one subscription for an engine object, by which the server says that there may be work, or that something
+has ended.
 
-Invariant: no news is lost in silence. While the subscription is not known to stand, nobody sleeps on it for long; when it stands
-(again), everybody who sleeps is woken once, to look for himself.
+Invariant: no news is lost in silence. While the subscription is not known to stand, nobody sleeps on it for long; when
+it stands (again), everybody who sleeps is woken once, to look for himself.
 """
 
 from __future__ import annotations
@@ -70,7 +71,9 @@ class Listener:
         await asyncio.wait((self._up,), timeout=2.0)
 
     def expect(self, names: Iterable[str]) -> asyncio.Future[None]:
-        """From now on one of these ("q<queue>", "k<key>") is not missed. To be given to `sleep_on`, and to `leave` in any case."""
+        """From now on one of these ("q<queue>", "k<key>") is not missed. To be given to `sleep_on`, and to `leave` in
+        any case.
+        """
         over: asyncio.Future[None] = self._client.loop.create_future()
         self._sleepers[over] = frozenset(names)
         return over

@@ -78,7 +78,7 @@ class Reading(Base):
             *records, held = await self._run("get", *keys(part))
             holds = {held[i] - 1: (held[i + 1], held[i + 2], held[i + 3]) for i in range(0, len(held), 4)}
             for i, (id, raw) in enumerate(zip(part, records, strict=True)):
-                if raw is None or before is not None and seq_of(raw) >= before:
+                if raw is None or (before is not None and seq_of(raw) >= before):
                     continue
                 row = row_of(id, raw, holds.get(i))
                 if (

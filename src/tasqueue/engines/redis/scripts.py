@@ -1,4 +1,6 @@
-"""The Lua scripts: each a file with a header that names its arguments, result and cost, after the parts that it includes."""
+"""The Lua scripts: each a file with a header that names its arguments, result and cost, after the parts that it
+includes.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ class Script:
 @cache
 def script(name: str) -> Script:
     """The script of that file."""
-    folder = files(__package__) / "lua"
+    folder = files("tasqueue.engines.redis") / "lua"
     body = (folder / f"{name}.lua").read_text("utf-8")
     included = next(line for line in body.splitlines() if line.startswith("-- include: ")).split()[2:]
     parts = [(folder / f"{part}.lua").read_text("utf-8") for part in included]
@@ -29,4 +31,6 @@ def script(name: str) -> Script:
 
 def _bare(source: str) -> str:
     """Without the lines that are only comment: the server keeps the text, and hashes it."""
-    return "\n".join(line.strip() for line in source.splitlines() if line.strip() and not line.lstrip().startswith("--"))
+    return "\n".join(
+        line.strip() for line in source.splitlines() if line.strip() and not line.lstrip().startswith("--")
+    )

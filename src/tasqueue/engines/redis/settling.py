@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ... import faults
 from ...core.record import Kind, Step
 from .base import Base, keys, span, told
-from .layout import key, rest_of, written_again
+from .layout import SIZE, key, ref_of, rest_of, written_again
 
 END, RETRY = Kind.END, Kind.RETRY  # up to Python 3.11, looking up a member costs 0.1 µs
 REMEMBERED = 1_000
@@ -57,17 +57,19 @@ class Settling(Base):
         bare = [step for step in steps if step.ref is None]
         *records, held = await self._run("get", *keys([step.id for step in bare]))
         at = {held[i] - 1: int(held[i + 2].split(b":", 2)[1]) for i in range(0, len(held), 4)}
-        refs = {id(step): (raw, at.get(i, 0)) for i, (step, raw) in enumerate(zip(bare, records, strict=True)) if raw is not None}
+        refs = {
+            id(step): ref_of(raw, at.get(i, 0))
+            for i, (step, raw) in enumerate(zip(bare, records, strict=True))
+            if raw is not None
+        }
         found: list[Step] = []
         for step in steps:
-            ref = step.ref or refs.get(id(step)) or (_NOTHING, 0)
+            ref = step.ref or refs.get(id(step)) or _NOTHING
             found.append(
                 Step(
-                    step.id, step.claim, step.kind, step.state, step.tail, step.result, step.delay, step.ttl, step.follow,
-                    step.key, step.reason, step.died, step.link, step.pos, ref,
-                )
-            )  # fmt: skip
-        return found
+                    step.id, step.claim, step.kind, step.state, step.tail, step.result, step.delay, step.ttl,
+                    step.follow, step.key, step.reason, step.died, step.link, step.pos, ref, ) )  # fmt: skip return
+                    found
 
     def _remember(self, worker: str, steps: Sequence[Step], accepted: list[bool]) -> None:
         forgotten = self._forgotten
@@ -82,7 +84,7 @@ class Settling(Base):
             del forgotten[next(iter(forgotten))]
 
 
-_NOTHING = bytes(73)
+_NOTHING = ref_of(bytes(SIZE), 0)
 """The record of a job that is not stored: its step is refused, whatever it says."""
 
 
@@ -111,7 +113,16 @@ def _arguments(worker: str, steps: Sequence[Step]) -> tuple[list[int], list[obje
         step = steps[i]
         rest, parked = written_again(step, name, worker)
         if step.kind is END:
-            runs += (b"L", step.claim, int(step.state), span(step.ttl), rest, key(step.link), step.pos, len(step.follow))
+            runs += (
+                b"L",
+                step.claim,
+                int(step.state),
+                span(step.ttl),
+                rest,
+                key(step.link),
+                step.pos,
+                len(step.follow),
+            )
             for record in step.follow:
                 due: object = "" if record.due is None else record.due
                 runs += (key(record.queue), record.priority, due, key(record.id), rest_of(record))

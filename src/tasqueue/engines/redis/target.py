@@ -1,4 +1,6 @@
-"""Where the server is: what a URL says, and who is the master right now (a fixed address, by Sentinel, or by a cluster's slots)."""
+"""Where the server is: what a URL says, and who is the master right now (a fixed address, by Sentinel, or by a
+cluster's slots).
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ Ask = Callable[[Address, tuple[str, ...]], Awaitable[Any]]
 
 
 class Target(msgspec.Struct, frozen=True):
-    """A parsed URL. `hosts`: the server; with `sentinel` (the name of its master) the sentinels; of a `cluster` some nodes."""
+    """A parsed URL. `hosts`: the server; with `sentinel` (the name of its master) the sentinels; of a `cluster` some
+    nodes.
+    """
 
     hosts: tuple[Address, ...] = ()
     path: str = ""
@@ -35,7 +39,9 @@ class Target(msgspec.Struct, frozen=True):
 
 
 def parse(parts: SplitResult, options: Mapping[str, str], shown: str) -> Target:
-    """A redis://, rediss://, valkey:// or valkeys:// URL, or redis+unix://. `shown` is the URL without its password. InvalidJob."""
+    """A redis://, rediss://, valkey:// or valkeys:// URL, or redis+unix://. `shown` is the URL without its password.
+    InvalidJob.
+    """
 
     def wrong(what: str) -> InvalidJob:
         return InvalidJob(f"URL {shown!r}: {what}")
@@ -57,7 +63,9 @@ def parse(parts: SplitResult, options: Mapping[str, str], shown: str) -> Target:
     wait = options.get("wait", "0")
     if not wait.isdecimal():
         raise wrong(f"wait={wait}: how many replicas, such as 1")
-    addresses = tuple(_address(host, PORTS["sentinel" if sentinel else "redis"], wrong) for host in hosts.split(",") if not path)
+    addresses = tuple(
+        _address(host, PORTS["sentinel" if sentinel else "redis"], wrong) for host in hosts.split(",") if not path
+    )
     if len(addresses) > 1 and not sentinel and cluster == "0":
         raise wrong("several hosts are sentinels (?sentinel=name) or nodes of a cluster (?cluster=1)")
     db = "" if path else parts.path.strip("/")

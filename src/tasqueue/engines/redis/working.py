@@ -139,20 +139,12 @@ def submission(records: Sequence[Record], links: Sequence[Link]) -> list[object]
         for link in links:
             args += (
                 key(link.key), link.n, span(link.result_ttl), span(link.failed_ttl), link.max_prev,
-                b"".join(map(template, link.on_success)), b"".join(map(template, link.on_error)), len(mine[link.key]) // 2,
-            )  # fmt: skip
-            args += mine[link.key]
-    unique: dict[str, Record] = {}
-    for record in records:
-        unique.setdefault(record.id, record)
-    for run in groups_of(unique.values()):
-        one = run[0]
-        due: object = "" if one.due is None else one.due
-        args += (key(one.queue), one.priority, key(one.link), f"held{due}" if one.held else due, len(run))
-        for record in run:
-            args.append(record.id.encode("utf-8", "surrogatepass"))
-            args.append(rest_of(record))
-    return args
+                b"".join(map(template, link.on_success)), b"".join(map(template, link.on_error)), len(mine[link.key]) //
+                2, )  # fmt: skip args += mine[link.key] unique: dict[str, Record] = {} for record in records:
+                unique.setdefault(record.id, record) for run in groups_of(unique.values()): one = run[0] due: object =
+                "" if one.due is None else one.due args += (key(one.queue), one.priority, key(one.link), f"held{due}" if
+                one.held else due, len(run)) for record in run: args.append(record.id.encode("utf-8", "surrogatepass"))
+                args.append(rest_of(record)) return args
 
 
 def _leases(number: int, now: int, reply: Sequence[list[bytes | None]]) -> list[Lease]:

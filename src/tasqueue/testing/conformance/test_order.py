@@ -79,7 +79,7 @@ async def test_what_a_retired_worker_held_returns_to_its_old_place(h: Harness) -
     await h.put(*"abc")
     worker = await h.worker()
     await worker.claim(2)
-    assert await h.engine.retire("w") == 2
+    assert await (await h.another()).retire("w") == 2
     assert await h.ready() == ["a", "b", "c"]
 
 

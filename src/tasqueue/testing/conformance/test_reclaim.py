@@ -51,7 +51,7 @@ async def test_one_that_is_declared_dead_at_once_with_the_cause(h: Harness) -> N
 async def test_what_it_held_is_offered_at_once(h: Harness) -> None:
     await h.put("a", "b")
     await (await h.worker("killed")).claim(1)
-    await h.engine.reclaim("killed", "signal 9")
+    await (await h.another()).reclaim("killed", "signal 9")
     assert await h.ready() == ["a", "b"]
 
 

@@ -21,7 +21,7 @@ for first = 3, 2 + count, CHUNK do
 end
 
 -- Whose tokens hold: decided before anything is written.
-local accepted, mine, gone = {}, {}, {}
+local accepted, mine, gone, good = {}, {}, {}, 0
 local at, k = 3 + count, 0
 local total = #ARGV
 while at <= total do
@@ -33,7 +33,8 @@ while at <= total do
         local token = tokens[k]
         if token and string.sub(token, 1, size) == claim then
             mine[k] = true
-            gone[#gone + 1] = ARGV[2 + k]
+            good = good + 1
+            gone[good] = ARGV[2 + k]
         end
     end
     if op == 'E' then at = at + 5 + n
@@ -65,7 +66,7 @@ local function progress(id)
     return note
 end
 
-local refused = #gone < count
+local refused = good < count
 at, k = 3 + count, 0
 while at <= total do
     local op, claim = ARGV[at], ARGV[at + 1]
@@ -115,7 +116,7 @@ while at <= total do
             end
             note_ended(state, num, last - first + 1, blob, ttl)
         end
-        if asked and #gone > 0 then
+        if asked then
             for i = 1, n do
                 if mine[k + i] then call('SREM', K .. 'asked', ARGV[2 + k + i]) end
             end

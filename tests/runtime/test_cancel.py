@@ -6,12 +6,18 @@ import asyncio
 import time
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 
 from tasqueue import Chain, Group, Job, JobCtx, NotFound, Server, Status
+from tasqueue.core import codec
+from tasqueue.core.record import Record
+from tasqueue.core.status import State
+from tasqueue.events import Ended
+from tasqueue.interfaces import Engine
 
 from .conftest import Make
-from .helpers import engine_of, until, worker_of, working
+from .helpers import engine_of, soon, until, worker_of, working
 
 
 async def test_pause_and_resume(make: Make) -> None:
@@ -255,6 +261,61 @@ async def test_a_prefetched_one_never_starts(make: Make) -> None:
         for id in ids:
             await srv.wait(id, 10)
     assert ran[1:] == [ids[0], ids[1], ids[3]]
+
+
+async def test_one_that_was_asked_for_and_given_back_is_not_run_again(make: Make) -> None:
+    srv = make()
+    entered: list[str] = []
+    ended: list[Ended] = []
+    running = asyncio.Event()
+
+    async def handler(payload: bytes, ctx: JobCtx) -> None:
+        entered.append(ctx.meta.id)
+        if payload:
+            running.set()
+            await asyncio.sleep(60)
+
+    srv.register_task("t", handler)
+    srv.on(Ended, ended.append)
+    await srv.enqueue_group(Group([Job("t", b"x"), Job("t")], id="g", on_success=Job("t"), on_error=Job("t")))
+    async with worker_of(srv, grace=0.0) as worker:
+        worker.keeper._beat = nothing  # type: ignore[method-assign]  (it is never told)
+        await soon(running.wait())
+        await srv.wait("g~g1", 10)
+        assert await srv.cancel("g~g0")
+    meta = (await srv.get_job("g~g0")).meta
+    assert (meta.status, meta.retried, meta.deaths) == (Status.QUEUED, 0, 0)
+    async with working(srv):
+        assert (await srv.wait("g~g0", 10)).meta.status is Status.CANCELLED
+        assert (await srv.wait_group("g", 10)).status is Status.FAILED
+        await srv.wait("g~e0", 10)
+        await until(lambda: len(ended) == 3)
+    assert entered == ["g~g0", "g~g1", "g~e0"]
+    assert [(event.id, event.status) for event in ended if event.id == "g~g0"] == [("g~g0", Status.CANCELLED)]
+
+
+@pytest.mark.parametrize("kind", ["known", "unknown", "newer"])
+async def test_one_whose_worker_died_before_it_was_told_is_not_run_again(srv: Server, kind: str) -> None:
+    """Nor parked, whoever could run it: a parked job forgets the request."""
+    ran: list[str] = []
+    srv.register_task("known", lambda payload, ctx: ran.append(ctx.meta.id), queue="q")
+    spec = codec.encode_spec(Job(kind), 0) if kind != "newer" else msgspec.msgpack.encode([codec.VERSION + 1, {}])
+    engine = await engine_of(srv)
+    await engine.submit([Record("job", "q", kind, spec), Record("next", "q", "known", codec.encode_spec(Job("known"), 0))])
+    await engine.register("dies", 60_000, b"", {}, 1)
+    assert len((await engine.claim("dies", 1, {"q": 1})).leases) == 1
+    assert await srv.cancel("job")
+    await engine.reclaim("dies", "killed")
+    async with working(srv):
+        await srv.wait("next", 10)
+        await until(lambda: in_state(engine, "job", State.CANCELLED))
+    assert ran == ["next"]
+    assert (await srv.get_job("job")).meta.status is Status.CANCELLED
+
+
+async def in_state(engine: Engine, id: str, state: State) -> bool:
+    (row,) = await engine.get([id])
+    return row is not None and row.state is state
 
 
 async def nothing(*_: object) -> None:

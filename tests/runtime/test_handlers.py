@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
 import threading
 
@@ -226,3 +227,23 @@ async def test_a_handler_may_enqueue(srv: Server) -> None:
     async with working(srv):
         await srv.enqueue(Job("t"))
         await soon(second.wait())
+
+
+async def test_a_context_variable_that_a_handler_sets_is_not_seen_by_the_next_job(srv: Server) -> None:
+    var: contextvars.ContextVar[str] = contextvars.ContextVar("left", default="clean")
+    seen: list[str] = []
+
+    async def on_the_loop(payload: bytes, ctx: JobCtx) -> None:
+        seen.append(var.get())
+        var.set(payload.decode())
+
+    def in_a_thread(payload: bytes, ctx: JobCtx) -> None:
+        seen.append(var.get())
+        var.set(payload.decode())
+
+    srv.register_task("loop", on_the_loop, queue="one", concurrency=1)
+    srv.register_task("thread", in_a_thread, queue="two", concurrency=1)
+    async with working(srv):
+        for id in await srv.enqueue_many([Job(t, str(i).encode()) for t in ("loop", "thread") for i in range(3)]):
+            await srv.wait(id, 10)
+    assert seen == ["clean"] * 6

@@ -7,6 +7,7 @@ claimed is in a lane's `ready`, in a slot, or in the settler.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
@@ -16,20 +17,18 @@ from .. import faults
 from ..client.registry import TaskDef
 from ..core import codec
 from ..core.codec import ErrorEntry, Spec
-from ..core.lifecycle import Policy, Raised, Run, Unrunnable, decide, park, refuse, release
+from ..core.lifecycle import Policy, Raised, Run, Stopped, Unrunnable, decide, park, refuse, release
 from ..core.record import Lease, Step
 from ..errors import EngineUnavailable, JobFailed
 from ..events import Claimed
 from ..interfaces import Claim, WorkerGone
 from .crew import Crew
-from .lane import Active, Lane
+from .lane import Active
 from .service import log
 from .settler import BACKLOG
 
 FIRST_OFFER, LAST_OFFER = 1_000, 60_000
 """Milliseconds between the times that a parked job is offered to workers that may know it."""
-SHY = 0.1
-"""Seconds for which a worker that does not know a task lets others go first."""
 LAST_ANSWER = 1.0
 """Seconds that the answer to the last claim may take."""
 ALONE = "!alone"
@@ -58,6 +57,8 @@ class Consumer:
         self._hungry = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._unknown: list[Run] = []
+        self._said: set[str] = set()
+        """Unknown tasks that were warned of: once each."""
         self._claiming = False
         self._stopped = False
         self._nap: asyncio.Future[None] | None = None
@@ -106,11 +107,7 @@ class Consumer:
         if crew.settler.backlog > BACKLOG or not crew.worker:
             return {}
         now = crew.ports.mono()
-        return {
-            lane.queue: n
-            for lane in crew.lanes.values()
-            if (n := lane.want(now)) > 0 and not (lane.shy and _holds_back(lane, now))
-        }
+        return {lane.queue: n for lane in crew.lanes.values() if (n := lane.want(now)) > 0}
 
     async def _run_alone(self, queue: str) -> None:
         """One job of this queue with nothing beside it, under an incarnation whose name says so."""
@@ -196,7 +193,7 @@ class Consumer:
             crew.bus.emit(Claimed(crew.worker, tuple(lease.id for lease in leases)))
 
     def _decode(self, lease: Lease) -> Run | None:
-        """A runnable job, or None when it was settled right here: undecodable, newer, unknown task, died alone."""
+        """A runnable job, or None when it was settled right here: undecodable, newer, cancelled, unknown, died alone."""
         crew = self.crew
         try:
             spec = codec.decode_spec(lease.spec)
@@ -205,6 +202,9 @@ class Consumer:
             log.warning("job %r cannot be decoded: %s; failed, its bytes are kept", lease.id, error)
             return self._refuse(lease, "Undecodable", str(error))
         except codec.NewerVersion as error:
+            if lease.asked:
+                self._cancel(self._opaque(lease), keep=True)
+                return None
             if self._waited_enough(lease):
                 return self._refuse(lease, "NewerVersion", f"{error}; nobody else took it")
             reason = Unrunnable(f"version:{error.version}", f"newer version: {error}")
@@ -215,6 +215,9 @@ class Consumer:
         if spec.max_retries is not None:
             policy = _with_retries(policy, spec.max_retries)
         run = Run(lease, spec, tail, policy, crew.worker, self._queue_of)
+        if lease.asked:
+            self._cancel(run)
+            return None
         if task is None:
             self._unknown.append(run)
             return None
@@ -253,27 +256,21 @@ class Consumer:
             message = f"no worker that serves queue {lease.queue!r} knew task {name!r} within {seconds:g} s"
             self._fail(run, "UnknownTask", message)
             return
-        log.warning("job %r: task %r is not registered here; parked until a worker announces it", lease.id, name)
+        level = logging.DEBUG if name in self._said else logging.WARNING
+        self._said.add(name)
+        log.log(level, "job %r: task %r is not registered here; parked for a worker that knows it", lease.id, name)
         reason = f"task {name!r} is not known to the worker that took it"
         self._put(park(lease, Unrunnable(f"task:{name}", reason), self._patience(lease, announced)))
 
     def _patience(self, lease: Lease, announced: bool) -> Policy:
         """For how long to park it, counted from when it first was. Where a worker that can run it may live beside this
-        one (a rolling deploy), nobody will announce it again: so it is offered again soon, then ever more seldom."""
+        one (a rolling deploy), nobody will announce it again: so it is offered again soon, then ever more seldom, and
+        not in step with this worker's own claims."""
         if not announced:
             return self._policy
         parked = 0 if lease.parked_at is None else max(0, self._now() - lease.parked_at)
-        pause = min(max(parked // 8, FIRST_OFFER), LAST_OFFER)
-        self._hold_back(self.crew.lanes[lease.queue], pause / 1000)
-        until = parked + pause
-        return replace(self._policy, park_for=min(until, self._policy.park_for))
-
-    def _hold_back(self, lane: Lane, pause: float) -> None:
-        """When it is offered again, let those go first that may know it; for no more than a moment each second."""
-        at = self.crew.ports.mono() + pause
-        if all(abs(at - other) >= 1.0 for other in lane.shy):
-            lane.shy = sorted((*lane.shy, at))
-            asyncio.get_running_loop().call_later(pause + SHY, self._woken)
+        pause = min(max(parked // 8, FIRST_OFFER), LAST_OFFER) * (0.5 + self.crew.ports.rand())
+        return replace(self._policy, park_for=min(parked + int(pause), self._policy.park_for))
 
     def _waited_enough(self, lease: Lease) -> bool:
         return lease.parked_at is not None and self._now() - lease.parked_at >= self._policy.park_for
@@ -289,10 +286,21 @@ class Consumer:
         step = decide(run, Raised(entry, final=True), self._now(), self.crew.ports.rand)
         self.crew.settler.put(step, self._unstarted(run, JobFailed(step.id, type, message)), run.worker)
 
+    def _cancel(self, run: Run, keep: bool = False) -> None:
+        """Somebody asked for it while another worker ran it. `keep`: its tail cannot be read here, and stays."""
+        step = decide(run, Stopped(), self._now(), self.crew.ports.rand)
+        if keep:
+            step.tail = None
+        self.crew.settler.put(step, self._unstarted(run, None), run.worker)
+
+    def _opaque(self, lease: Lease) -> Run:
+        """Of a job that cannot be decoded."""
+        spec = Spec(codec.VERSION, "", lease.spec)
+        return Run(lease, spec, codec.FRESH, self._policy, self.crew.worker, self._queue_of)
+
     def _refuse(self, lease: Lease, type: str, message: str) -> None:
         entry = ErrorEntry(self._now(), self.crew.worker, type, message, "")
-        spec = Spec(codec.VERSION, "", lease.spec)
-        run = Run(lease, spec, codec.FRESH, self._policy, self.crew.worker, self._queue_of)
+        run = self._opaque(lease)
         step = refuse(lease, entry, self._policy, self._now())
         self.crew.settler.put(step, self._unstarted(run, JobFailed(step.id, type, message)), run.worker)
 
@@ -332,12 +340,6 @@ def policy_of(task: TaskDef, server: Policy) -> Policy:
 
 def _with_retries(policy: Policy, max_retries: int) -> Policy:
     return Policy(max_retries, policy.backoff, policy.result_ttl, policy.failed_ttl, policy.park_for)
-
-
-def _holds_back(lane: Lane, now: float) -> bool:
-    while lane.shy and lane.shy[0] + SHY <= now:
-        lane.shy.pop(0)
-    return bool(lane.shy) and lane.shy[0] <= now
 
 
 def _short(wants: Mapping[str, int], leases: Sequence[Lease]) -> Mapping[str, int]:

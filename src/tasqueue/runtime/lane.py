@@ -63,7 +63,6 @@ class Lane:
         "queue",
         "ready",
         "running",
-        "shy",
         "slots",
         "taken",
     )
@@ -84,8 +83,6 @@ class Lane:
         self.low = -1
         """With so few left in `ready` it is time to ask for more."""
         self.taken = 0
-        self.shy: list[float] = []
-        """When jobs are offered again that this worker cannot run: it holds back for a moment then."""
 
     def want(self, now: float) -> int:
         """How many to claim: for the idle slots, and as many more as start within 50 ms, judged by the larger of the

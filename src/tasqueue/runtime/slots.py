@@ -8,6 +8,7 @@ ended, so that two runs of one job never overlap in this process.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -21,6 +22,7 @@ from ..client.registry import TaskDef
 from ..core.codec import ErrorEntry
 from ..core.lifecycle import Outcome, Raised, Returned, Run, decide, refuse, release
 from ..core.record import Kind, Step
+from ..core.status import State
 from ..events import Started
 from .crew import Crew
 from .deadlines import Deadlines
@@ -72,6 +74,7 @@ class Slots:
         self._recycle = recycle
         self._traits: dict[str, Trait] = {}
         self._loop = asyncio.get_running_loop()
+        self._context = contextvars.copy_context()
         self.deadlines = Deadlines(self._loop, crew.ports.mono, self._expired, moved)
         self.stuck: dict[Active, Step | None] = {}
         """Fenced off and not yet ended; with the step that waits for that, since another run of the job may begin after
@@ -80,7 +83,9 @@ class Slots:
     def open(self, lane: Lane) -> None:
         """Give a lane its slots."""
         while len(lane.slots) < lane.concurrency:
-            task = self._loop.create_task(self._slot(lane), name=f"tasqueue-slot-{lane.queue}")
+            task = self._loop.create_task(
+                self._slot(lane), name=f"tasqueue-slot-{lane.queue}", context=self._context.copy()
+            )
             lane.slots.add(task)
             task.add_done_callback(partial(self._over, lane))
 
@@ -114,6 +119,7 @@ class Slots:
         isolates, last_death = crew.isolates, crew.max_deaths - 1
         me = asyncio.current_task()
         assert me is not None
+        clean, successful = self._context, State.SUCCESSFUL
         count, at, now = 0, mono(), int(wall() * 1000)
         while True:
             try:
@@ -178,7 +184,7 @@ class Slots:
                 if faults.active:
                     faults.point("W7.decided")
                 del running[lease.id]
-                if trait.heard or bus.active:
+                if step.state is not successful or trait.heard or bus.active:
                     active.seconds = ended - at
                     put(step, active, run.worker)
                 else:
@@ -186,6 +192,12 @@ class Slots:
             mean = lane.mean
             lane.mean = ended - at if mean is None else mean + (ended - at - mean) * 0.1
             at = ended
+            if (
+                contextvars.copy_context() != clean
+            ):  # the handler has set a context variable; the next job must not see it
+                lane.slots.discard(me)
+                self.open(lane)
+                return
             count += 1
             if not count % YIELD_EVERY:
                 await asyncio.sleep(0)

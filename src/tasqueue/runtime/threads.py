@@ -8,6 +8,7 @@ makes room for another thread.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -22,6 +23,7 @@ class Threads:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, name: str = "tasqueue-sync") -> None:
         self._loop = loop
+        self._context = contextvars.copy_context()
         self._name = name
         self._work: SimpleQueue[tuple[asyncio.Future[Any], Callable[..., Any], tuple[Any, ...]] | None] = SimpleQueue()
         self._replies: deque[Reply] = deque()
@@ -66,10 +68,8 @@ class Threads:
             future, fn, args = item
             value, error = None, None
             try:
-                value = fn(*args)
-            except (
-                BaseException
-            ) as raised:  # SystemExit and KeyboardInterrupt in a handler are its errors, not this thread's end
+                value = self._context.copy().run(fn, *args)  # what it sets there, the next call must not see
+            except BaseException as raised:  # SystemExit in a handler is its error, not this thread's end
                 error = raised
             self._replies.append((future, value, error))
             del item, future, fn, args, value, error

@@ -174,6 +174,9 @@ class Worker:
             duty.start()
         self.consumer.start()
         log.info("worker %s: serving %s", self.crew.worker, ", ".join(sorted(self.crew.lanes)) or "no queue yet")
+        queues = self._parts.registry.queues.keys()
+        for queue in sorted((self._only or queues) - queues):
+            log.warning("no task is on queue %r here; the queues are %s", queue, ", ".join(sorted(queues)) or "none")
 
     async def _end(self, duties: list[Service], grace: float) -> None:
         """Take everything down. What is not settled by then is given back by `retire`, spending nothing."""
@@ -393,14 +396,15 @@ class Worker:
             if step.state is State.SUCCESSFUL:
                 self._call_back(active, step, task.success_cb)
             elif step.state is State.FAILED:
+                log.warning("job %r (task %r) failed: %s", step.id, task.name, _text(active.error))
                 self._call_back(active, step, task.failed_cb, active.error)
             if bus.wanted(Ended):
                 bus.emit(self._ended(step, active))
         elif kind is Kind.RETRY:
+            text = _text(active.error)
+            log.info("job %r (task %r): %s; again in %g s", step.id, task.name, text, step.delay / 1000)
             self._call_back(active, step, task.retrying_cb, active.error)
             if bus.wanted(Retrying):
-                error = active.error
-                text = "" if error is None else f"{type(error).__qualname__}: {message_of(error)}"
                 bus.emit(Retrying(step.id, task.name, active.lane.queue, text))
 
     def _ended(self, step: Step, active: Active) -> Ended:
@@ -423,3 +427,6 @@ class Worker:
         task.add_done_callback(self._callbacks.discard)
         return task
 
+
+def _text(error: BaseException | None) -> str:
+    return "" if error is None else f"{type(error).__qualname__}: {message_of(error)}"

@@ -27,7 +27,8 @@ class Proxy:
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._connections: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = set()
         self._server: asyncio.Server | None = None
-        self._silent = False
+        self._speaking = asyncio.Event()
+        self._speaking.set()
         self._up: int | None = None
         """Bytes to the server that still pass; then everything is cut. None: all."""
         self._down: int | None = None
@@ -56,7 +57,7 @@ class Proxy:
     @contextlib.contextmanager
     def silent(self) -> Iterator[None]:
         """Within it nothing passes and nothing is refused; what was sent meanwhile is lost, with its connections."""
-        self._call(self._set, "_silent", True)
+        self._call(self._hush)
         try:
             yield
         finally:
@@ -88,7 +89,10 @@ class Proxy:
 
     async def _speak(self) -> None:
         await self._cut_all()
-        self._silent = False
+        self._speaking.set()
+
+    async def _hush(self) -> None:
+        self._speaking.clear()
 
     async def _start(self) -> None:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self._tls)
@@ -97,6 +101,7 @@ class Proxy:
     async def _stop(self) -> None:
         assert self._server is not None
         self._server.close()
+        self._speaking.set()
         await self._cut_all()
         tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for task in tasks:
@@ -135,8 +140,7 @@ class Proxy:
         up: bool,
     ) -> None:
         while data := await reader.read(1 << 16):
-            while self._silent and pair in self._connections:
-                await asyncio.sleep(0.005)
+            await self._speaking.wait()
             if pair not in self._connections:
                 return
             if not up and self._swallow:

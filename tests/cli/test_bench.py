@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from tests.cli.conftest import tasqueue
@@ -33,6 +34,8 @@ def test_quick(tmp_path: Path) -> None:
     assert {"tasqueue", "Python", "SQLite", "msgspec"} <= found["versions"].keys()
     for text in ("MEMORY", "SQLITE", "drain, concurrency 100", "Not for comparison"):
         assert text in result.stdout
+    assert not re.search("^(MEMORY|SQLITE) .*SPREAD", result.stdout, re.MULTILINE)
+    assert max(map(len, result.stdout[result.stdout.index("MEMORY") :].splitlines())) <= 112
 
 
 def test_json_to_stdout_is_all_there_is() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -46,6 +47,7 @@ def test_queue_and_eta(run: Run) -> None:
         (("tests.cli.app:make", "ad"), "has no task 'ad'. Did you mean 'add'"),
         (("tests.cli.app:make", "zzz"), "It has add, fail, flaky, hang, raw, tidy."),
         (("tests.cli.app:make", "add", "x"), "argument 'a': 'x' does not fit int"),
+        (("tests.cli.app:make", "fail", "7"), """quote it as '"7"'"""),
         (("tests.cli.app:make", "add"), "missing a required argument: 'a'"),
         (("tests.cli.app:make", "add", "1", "--eta", "2030-01-01"), "has no zone: 2030-01-01T00:00:00+00:00"),
         (("tests.cli.app:make", "add", "1", "--eta", "soon"), "'soon' is no time: +10s"),
@@ -78,8 +80,13 @@ def test_an_application_with_a_store_of_its_own_keeps_it(
         f"from tasqueue import Server\nsrv = Server({url(own)!r})\n@srv.task\ndef f(): ...\n"
     )
     monkeypatch.chdir(tmp_path)
-    assert run("enqueue", "has_its_own:srv", "f").exit_code == 0  # $TASQUEUE_URL is a default, no order
-    assert len(document(run("jobs", "--json", "-u", url(own)))) == 1
+    done = run("enqueue", "has_its_own:srv", "f")
+    assert done.exit_code == 0  # $TASQUEUE_URL is a default, no order
+    assert re.search(
+        r"^Warning: \$TASQUEUE_URL is .*/jobs\.db, but .* own store, .*/own\.db, which is used$", done.stderr
+    )
+    assert run("enqueue", "has_its_own:srv", "f", "-u", url(own)).stderr == ""
+    assert len(document(run("jobs", "--json", "-u", url(own)))) == 2
     other = ("-u", url(tmp_path / "other.db"))
     for option in (other, ("-n", "other"), ("-u", url(own), "-n", "other")):
         result = run("enqueue", *option, "has_its_own:srv", "f")

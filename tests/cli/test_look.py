@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import sqlite3
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner
-from tests.cli.conftest import Run, document, url
+from tests.cli.conftest import Run, document, make_on, url
+from tests.client.support import engine_of
 
 from tasqueue import __version__
 from tasqueue.cli import COMMANDS, main
@@ -171,6 +174,36 @@ def test_no_file_is_made_by_looking(tmp_path: Path) -> None:
         assert "misspelt.db" in result.stderr
         assert "no file" in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_other_stores_in_the_folder_are_named(run: Run, db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = db.parent
+    sqlite3.connect(folder / "another.db").close()
+    (folder / "text.db").write_text("no database")
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("TASQUEUE_URL")
+    for options in ((), ("--url", "sqlite:///job.db")):
+        result = run("status", *options)
+        assert result.exit_code == 1
+        assert f"in {folder};" in result.stderr
+        assert result.stderr.endswith("Did you mean --url sqlite:///jobs.db?\n")
+    absolute = run("status", "--url", url(folder / "misspelt.db")).stderr
+    assert f"there is no file '{folder}/misspelt.db'; " in absolute
+    assert absolute.endswith(f"Did you mean --url {url(db)}?\n")
+    monkeypatch.chdir("/")
+    (folder / "none").mkdir()
+    assert "Did you mean" not in run("status", "--url", url(folder / "none" / "x.db")).stderr
+
+
+def test_held_steps_and_draining_workers_are_told(run: Run, db: Path) -> None:
+    async def register() -> None:
+        async with make_on(db) as srv:
+            info = {"host": "h", "pid": 7, "queues": {"images": 2}, "tasks": ["hang"], "draining": True}
+            await (await engine_of(srv)).register("h:7:x", 60_000, msgspec.msgpack.encode(info), {"hang": "images"}, 1)
+
+    assert "Held: later steps of chains" in run("status").output
+    asyncio.run(register())
+    assert re.search(r"^h:7:x .* draining$", run("status").output, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", ["memory://", "memory://name", "redis://u:secret@h/0", "what://x", "sqlite://x"])

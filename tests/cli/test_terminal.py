@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pty
 import subprocess
@@ -10,10 +11,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from tests.cli.conftest import url
+from tests.cli.conftest import make_on, url
 
+from tasqueue import Job, pack
 from tasqueue.cli import terminal
-from tasqueue.cli.terminal import Table, Text, plain, since, size, span
+from tasqueue.cli.terminal import WHOLE, Table, Text, plain, since, size, span, visible
 
 
 def _on_a_terminal(*args: str, **env: str) -> str:
@@ -77,6 +79,61 @@ def test_watch_draws_again_until_interrupted(db: Path) -> None:
 def test_tables_are_aligned() -> None:
     text = plain(["first", Table(("NAME", ">N"), [("a", "1"), (Text("long one", "bad"), "1,000")]), Table(("X",), [])])
     assert text.splitlines() == ["first", "", "NAME          N", "a             1", "long one  1,000"]
+
+
+ID = "01a20d8d-756c-7f48-b43e-15baee5511ff"
+WIDE = Table(
+    ("ID", "STATUS", ">N", "QUEUE", "NOTE", "EMPTY"),
+    [(ID, "failed", "1", "tasqueue:tasks", "x" * 50, ""), ("b", Text("retrying", "warn"), "22", "q", "", "")],
+    {"QUEUE": WHOLE, "NOTE": 16},
+)
+
+
+@pytest.mark.parametrize(
+    ("width", "heading", "note"),
+    [
+        (None, ["ID", "STATUS", "N", "QUEUE", "NOTE"], "x" * 50),
+        (100, ["ID", "STATUS", "N", "QUEUE", "NOTE"], "x" * 31 + "…"),
+        (80, ["ID", "STATUS", "N", "NOTE"], "x" * 27 + "…"),
+        (60, ["ID", "STATUS", "N"], None),
+        (20, ["ID", "STATUS", "N"], None),
+    ],
+)
+def test_a_table_that_is_too_wide_gives_up_columns_but_no_id(
+    width: int | None, heading: list[str], note: str | None
+) -> None:
+    first, *rows = plain([WIDE], width).splitlines()
+    assert first.split() == heading
+    assert rows[0].split()[:3] == [ID, "failed", "1"]
+    assert note is None or rows[0].split()[-1] == note
+    assert len(rows) == 2
+    if width is not None and width >= 60:
+        assert max(map(len, [first, *rows])) <= width
+
+
+def test_an_id_is_on_one_line_of_a_narrow_terminal(db: Path) -> None:
+    async def enqueue() -> str:
+        async with make_on(db) as srv:
+            return await srv.enqueue(Job("add", pack("x" * 200)))
+
+    id = asyncio.run(enqueue())
+    for command in (("jobs",), ("job", id)):
+        text = _on_a_terminal(*command, "--url", url(db), COLUMNS="80", NO_COLOR="1")
+        assert id in text, command
+    lines = _on_a_terminal("jobs", "--url", url(db), COLUMNS="80", NO_COLOR="1", TERM="dumb").splitlines()
+    assert max(map(len, lines)) <= 80
+    text = _on_a_terminal("job", id, "--url", url(db), COLUMNS="80", NO_COLOR="1", TERM="dumb")
+    assert f"('{'x' * 200}')" in text
+
+
+def test_only_printable_text_is_shown() -> None:
+    text = plain([Text("a\x1b[31m\n\u202e"), Table(("N",), [("b\tc\x07",)])])
+    assert text == "a\\u001b[31m\\n\\u202e\n\nN\nb\\tc\\u0007"
+    assert visible("é\U000e0001\n\t", lines=True) == "é\\udb40\\udc01\n\t"
+
+
+def test_wide_characters_are_aligned() -> None:
+    assert plain([Table(("A", "B"), [("日本", "x"), ("abcd", "y")])]).splitlines() == ["A     B", "日本  x", "abcd  y"]
 
 
 def test_words_for_values() -> None:

@@ -58,6 +58,13 @@ def test_log_level(db: Path) -> None:
     assert log.read_text() == ""
 
 
+def test_no_store_is_named_as_the_default_of_an_application() -> None:
+    for command in ("worker", "enqueue"):
+        text = tasqueue(command, "--help").stdout
+        assert "tasqueue.db" not in text
+        assert "that of APP:SERVER" in text
+
+
 def test_refusals(tmp_path: Path) -> None:
     wrong = tasqueue("worker", "tests.cli.app:makes", TASQUEUE_URL=url(tmp_path / "x.db"))
     assert (wrong.returncode, wrong.stdout) == (2, "")

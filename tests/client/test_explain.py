@@ -54,7 +54,7 @@ async def test_running_and_lease_ended(srv: Server, hand: Hand) -> None:
     await srv.enqueue(Job("t", id="a"))
     await hand.claim()
     answer = await srv.explain("a")
-    check(answer, "running", "running on w1", "lease is valid")
+    check(answer, "running", "running on w1, since 20", "lease is valid")
     assert answer.evidence["worker"] == "w1"
     await hand.engine.beat("w1", -1000, b"")
     check(await srv.explain("a"), "lease-ended", "w1, whose lease has ended")
@@ -114,7 +114,8 @@ async def test_parked(srv: Server, hand: Hand) -> None:
     await settle(
         hand, lease, Kind.PARK, State.PARKED, None, delay=60_000, key="task:t", reason="no worker knows task 't'"
     )
-    check(await srv.explain("a"), "parked", "no worker knows task 't'", "at the latest until")
+    answer = await srv.explain("a")
+    check(answer, "parked", "no worker knows task 't'", "offered again at 20", "fails when `park_for` has passed")
 
 
 async def test_held(srv: Server, hand: Hand) -> None:
@@ -141,3 +142,52 @@ async def test_chain_and_group(srv: Server, hand: Hand) -> None:
     answer = await srv.explain("g")
     check(answer, "group", "1 of 2 job(s) have not ended", "explain 'g~g1'")
     assert answer.evidence["not_ended"] == ["g~g1"]
+
+
+async def fail(hand: Hand, lease: Lease, error: str) -> None:
+    await hand.end(lease, State.FAILED, tail=codec.encode_tail(Tail(status=Status.FAILED, prev_err=error)))
+
+
+async def test_a_failed_chain_names_the_step_and_its_error(srv: Server, hand: Hand) -> None:
+    await hand.register({"t": DEFAULT_QUEUE})
+    await srv.enqueue_chain(Chain([Job("t"), Job("t"), Job("t")], id="c"))
+    (lease,) = await hand.claim()
+    await hand.end(lease, State.SUCCESSFUL)
+    (lease,) = await hand.claim()
+    await fail(hand, lease, "OSError: disk full\nand more")
+    answer = await srv.explain("c")
+    check(answer, "chain", "failed, at step 1 of 3", "'c~c1' failed: OSError: disk full;", "srv.retry('c~c1')")
+    assert "and more" not in answer.text
+    assert (answer.evidence["job_id"], answer.evidence["prev_err"]) == ("c~c1", "OSError: disk full\nand more")
+    check(await srv.explain("c~c2"), "held", "chain 'c', which is failed", "explain the chain")
+    await srv.delete_job("c~c1")
+    check(await srv.explain("c"), "chain", "'c~c1' is failed, and forgotten meanwhile")
+
+
+async def test_a_chain_that_was_cancelled_while_its_step_runs(srv: Server, hand: Hand) -> None:
+    await hand.register({"t": DEFAULT_QUEUE})
+    await srv.enqueue_chain(Chain([Job("t"), Job("t")], id="c"))
+    await hand.claim()
+    await srv.cancel_chain("c")
+    check(await srv.explain("c"), "chain", "cancelled, at step 0 of 2: 'c~c0' is processing")
+
+
+async def test_a_group_names_the_first_job_that_failed(srv: Server, hand: Hand) -> None:
+    await hand.register({"t": DEFAULT_QUEUE})
+    await srv.enqueue_group(Group([Job("t")] * 4, id="g"))
+    leases = {lease.id: lease for lease in await hand.claim()}
+    await hand.end(leases["g~g1"], State.CANCELLED)
+    await fail(hand, leases["g~g2"], "OSError: x" + "y" * 300)
+    answer = await srv.explain("g")
+    check(answer, "group", "2 of 4 job(s) have not ended, 1 ended as failed, 1 ended as cancelled; explain 'g~g0'")
+    assert "'g~g2' failed: OSError: xyyy" in answer.text
+    assert len(answer.text) < 450
+    assert answer.evidence["job_id"] == "g~g2"
+    assert answer.evidence["not_successful"] == ["g~g1", "g~g2"]
+    assert answer.evidence["not_ended"] == ["g~g0", "g~g3"]
+
+
+async def test_a_group_with_a_cancelled_job(srv: Server) -> None:
+    await srv.enqueue_group(Group([Job("t")], id="g"))
+    await srv.cancel("g~g0")
+    check(await srv.explain("g"), "group", "Group 'g' is failed", "'g~g0' was cancelled", "srv.retry('g~g0')")

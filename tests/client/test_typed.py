@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -256,3 +257,11 @@ async def test_end_to_end(srv: Server) -> None:
         assert follow == f"{handle.id}~s0"
         assert await srv.handle(follow, str).result(timeout=5) == "AFTER2"
         assert (await srv.wait(follow, 5)).meta.status is Status.SUCCESSFUL
+
+
+def test_a_function_without_a_name_is_asked_for_one(srv: Server) -> None:
+    for fn in (lambda: 1, functools.partial(int, "1")):
+        with pytest.raises(InvalidJob, match=r"has no name; give the task one, as in @srv.task\(name='resize'\)"):
+            srv.task(fn)
+    assert srv.task(name="one")(lambda: 1)() == 1
+    assert srv.get_tasks() == ["one"]

@@ -169,7 +169,7 @@ class Machine(RuleBasedStateMachine):
             job = self.model.jobs[lease.id]
             assert (lease.claim, lease.tail, lease.prev) == (claim, job.tail, job.prev)
             assert (lease.deaths, lease.died_with, lease.parked_at) == (job.deaths, job.died_with, job.parked_at)
-            assert (lease.link, lease.pos) == (job.record.link, job.record.pos)
+            assert (lease.link, lease.pos, lease.asked) == (job.record.link, job.record.pos, job.asked)
         self.leases += [(worker, lease) for lease in leases]
 
     @rule(number=numbers, limit=st.integers(1, 4), wanted=st.sampled_from([["q"], ["p", "q"], ["q", "p", "callbacks"]]))

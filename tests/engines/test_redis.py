@@ -102,7 +102,7 @@ async def test_everything_has_the_namespaces_tag(server: services.Server) -> Non
         worker = await worker_on(engine)
         await engine.submit(jobs(3))
         await worker.claim(1)
-        assert [key for key in client.keys() if not key.startswith(b"{a%7Bb%7Dc%25}:")] == []
+        assert [key for key in client.scan_iter() if not key.startswith(b"{a%7Bb%7Dc%25}:")] == []
     async with opened(server.url, "a{b}c%25") as other:
         assert await other.get(["00000"]) == [None]
 
@@ -171,7 +171,7 @@ async def test_an_engine_that_was_closed_or_killed_takes_no_wake_up_with_it(serv
         "    os._exit(9)\n"
         "asyncio.run(main())\n"
     )
-    subprocess.run([sys.executable, "-c", code, server.url], check=False, timeout=30)
+    await asyncio.to_thread(subprocess.run, [sys.executable, "-c", code, server.url], check=False, timeout=30)
     async with opened(server.url, "killed") as closed:
         await (await worker_on(closed, "closed")).claim()
     async with opened(server.url, "killed") as engine:
@@ -301,7 +301,7 @@ async def test_a_server_that_throws_waiting_jobs_away_is_refused_by_workers(serv
         try:
             client.config_set("maxmemory", "100mb")
             client.config_set("maxmemory-policy", "allkeys-lru")
-            with pytest.raises(Unsupported, match="allkeys-lru.*noeviction"):
+            with pytest.raises(Unsupported, match=r"allkeys-lru.*noeviction"):
                 await engine.register("w", 1_000, b"", {}, 1)
             found = {finding.name: finding for finding in (await engine.durability()).findings}
             assert found["maxmemory"].level == "error"

@@ -37,8 +37,15 @@ def told(word):
 
 @asynccontextmanager
 async def lifespan(srv):
-    if told("fail-lifespan"):
+    if told("one-waits"):
+        try:
+            (HERE / "waiting").touch(exist_ok=False)
+        except FileExistsError:
+            raise RuntimeError("no database today") from None
+    elif told("fail-lifespan"):
         raise RuntimeError("no database today")
+    while told("waiting") and not told("go-lifespan"):
+        await asyncio.sleep(0.01)
     yield "state"
 
 srv = Server(lifespan=lifespan, **OPTIONS)

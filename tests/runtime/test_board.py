@@ -64,12 +64,17 @@ def test_no_torn_name_is_read_while_another_process_writes_or_after_it_was_kille
         try:
             assert writer.stdout is not None
             assert writer.stdout.readline() == b"ready\n"
-            seen = {board.worker for _ in range(20_000)} - {""}
-            deadlines = {board.deadline for _ in range(20_000)}
+            seen: set[str] = set()
+            deadlines: set[float] = set()
+            count = 0
+            while count < 20_000 or len(seen) < 3:  # on a busy machine the writer may not have had its turn yet
+                seen.add(board.worker)
+                deadlines.add(board.deadline)
+                count += 1
+            seen.discard("")
         finally:
             writer.send_signal(signal.SIGKILL)
             writer.communicate()
         assert seen <= whole
-        assert len(seen) > 1
         assert deadlines <= {float(ord(letter)) for letter in "abcdefghij"} | {0.0}
         assert board.worker in whole

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 
 import pytest
@@ -58,6 +59,31 @@ async def test_running_jobs_may_end_and_nothing_new_starts(make: Make) -> None:
     for id in ids[2:]:
         await untouched(srv, id)
     assert [m.meta.id for m in await srv.get_pending()] == ids[2:]
+
+
+async def test_it_says_how_many_it_has_given_back(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "tasqueue")
+    srv = make(default_concurrency=2, grace=60)
+    gate = Gate(srv)
+    async with working(srv):
+        ids = await srv.enqueue_many([Job("t") for _ in range(2)])
+        await until(lambda: len(gate.entered) == 2)
+        for _ in range(2):  # the second one skips the grace
+            stopping = asyncio.ensure_future(srv.stop())
+            await asyncio.sleep(0)
+        await soon(stopping)
+    for id in ids:
+        await untouched(srv, id)
+    assert [m.split(": ")[1] for m in caplog.messages if "stopped" in m] == ["stopped; 2 job(s) given back unfinished"]
+
+
+async def test_nor_does_it_count_what_has_ended(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "tasqueue")
+    srv = make()
+    srv.register_task("t", lambda payload, ctx: None)
+    async with working(srv):
+        await srv.wait(await srv.enqueue(Job("t")), 10)
+    assert [m.split(": ")[1] for m in caplog.messages if "stopped" in m] == ["stopped; 0 job(s) given back unfinished"]
 
 
 @pytest.mark.parametrize("swallow", [False, True])

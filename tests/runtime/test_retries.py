@@ -138,6 +138,8 @@ async def test_retry_with_a_delay_and_with_none_left(srv: Server) -> None:
         meta = (await srv.wait(await srv.enqueue(Job("t")), 10)).meta
     assert len(runs) == 3
     assert (meta.status, meta.retried) == (Status.FAILED, 2)
+    asked = "the handler asked for a retry"
+    assert [error.message for error in meta.errors] == [asked, asked, f"{asked}, and none was left"]
 
 
 async def test_fail_leaves_no_retry(srv: Server) -> None:

@@ -14,6 +14,7 @@ import pytest
 from tests.runtime.fleet import Fleet
 
 from tasqueue import Job, Status
+from tasqueue.runtime.supervisor import TRIES
 
 pytestmark = [pytest.mark.fault, pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")]
 
@@ -144,6 +145,8 @@ async def test_a_second_signal_skips_the_grace(make: Make) -> None:
     meta = (await fleet.server.get_job("job")).meta
     assert (meta.status, meta.retried, meta.deaths) == (Status.QUEUED, 0, 0)
     assert [message.meta.id for message in await fleet.server.get_pending()] == ["job"]
+    assert "ending 2 worker process(es) now" in fleet.said()
+    assert "is gone; 1 job(s) given back unfinished" in fleet.said()
 
 
 async def test_a_signal_for_every_process_of_the_service_is_one_drain(make: Make) -> None:
@@ -239,11 +242,108 @@ async def test_hup_replaces_the_children(make: Make) -> None:
     await fleet.server.enqueue_many([Job("hold", id="one"), Job("hold", id="two")])
     first = await fleet.started("one")
     supervisor.send_signal(signal.SIGHUP)
-    await fleet.until(lambda: "replacing" in fleet.said(), "the replacement")
-    fleet.tell("go-one")
     second = await fleet.started("two")
     assert second.pid != first.pid
+    fleet.tell("go-one")
+    assert (await fleet.server.wait("one", 10)).meta.status is Status.SUCCESSFUL
+    await fleet.until(lambda: first.pid not in fleet.processes(), "the end of the old child")
+
+
+async def test_hup_lets_a_child_work_until_another_has_its_place(make: Make) -> None:
+    fleet = make()
+    supervisor = fleet.start(processes=1)
+    await fleet.server.enqueue(Job("hold", id="one"))
+    first = await fleet.started("one")
+    fleet.tell("waiting")
+    supervisor.send_signal(signal.SIGHUP)
+    await fleet.until(lambda: len(fleet.processes()) == 3, "the new child")
+    await fleet.server.enqueue(Job("hold", id="two"))
+    assert (await fleet.started("two")).pid == first.pid
+    fleet.tell("go-lifespan")
+    for id in ("one", "two"):
+        await fleet.until(lambda id=id: fleet.history("draining", id), f"the drain of {id}")
+        fleet.tell(f"go-{id}")
+        assert (await fleet.server.wait(id, 10)).meta.status is Status.SUCCESSFUL
+    await fleet.until(lambda: first.pid not in fleet.processes(), "the end of the old child")
+    await fleet.server.enqueue(Job("hold", id="three"))
+    assert (await fleet.started("three")).pid != first.pid
+    assert len(fleet.processes()) == 2
+
+
+async def test_hup_with_an_app_that_cannot_be_loaded_changes_nothing(make: Make) -> None:
+    fleet = make(default_concurrency=1)
+    supervisor = fleet.start(processes=2)
+    await fleet.server.enqueue_many([Job("hold", id="one"), Job("hold", id="two")])
+    old = {(await fleet.started("one")).pid, (await fleet.started("two")).pid}
+    app = fleet.folder / "fleetapp.py"
+    good = app.read_text()
+    app.write_text("import asyncio\nraise RuntimeError('half deployed')\n")
+    supervisor.send_signal(signal.SIGHUP)
+    await fleet.until(lambda: "the others stay" in fleet.said(), "the failure")
+    assert set(fleet.processes()) == {*old, supervisor.pid}
+    assert "half deployed" in fleet.said()
+    app.write_text(good)
+    supervisor.send_signal(signal.SIGHUP)
+    for id in ("one", "two"):
+        fleet.tell(f"go-{id}")
+        assert (await fleet.server.wait(id, 10)).meta.status is Status.SUCCESSFUL
+    await fleet.until(lambda: not old.intersection(fleet.processes()), "the end of both old children")
+    assert len(fleet.history("start")) == 2
+    assert len(fleet.processes()) == 3
+
+
+async def test_a_second_hup_begins_anew(make: Make) -> None:
+    """What the first one has started loads what is out of date, or hangs."""
+    fleet = make()
+    supervisor = fleet.start(processes=1)
+    await fleet.server.enqueue(Job("hold", id="one"))
+    first = await fleet.started("one")
+    fleet.tell("waiting")
+    supervisor.send_signal(signal.SIGHUP)
+    await fleet.until(lambda: len(fleet.processes()) == 3, "the new child")
+    (hanging,) = set(fleet.processes()) - {first.pid, supervisor.pid}
+    os.kill(hanging, signal.SIGSTOP)  # it does not see that it could go on
+    (fleet.folder / "waiting").unlink()
+    supervisor.send_signal(signal.SIGHUP)
+    await fleet.until(lambda: hanging not in fleet.processes(), "the end of the one that hangs")
+    await fleet.until(lambda: fleet.history("draining", "one"), "the drain of the old child")
+    fleet.tell("go-one")
+    await fleet.until(lambda: first.pid not in fleet.processes(), "the end of the old child")
     assert (await fleet.server.get_job("one")).meta.status is Status.SUCCESSFUL
+    assert len(fleet.processes()) == 2
+    supervisor.send_signal(signal.SIGTERM)
+    assert await fleet.exit(supervisor) == 0
+
+
+async def test_a_signal_to_end_while_a_child_is_replaced_ends_all(make: Make) -> None:
+    fleet = make()
+    supervisor = fleet.start(processes=1, grace=0.5)
+    await fleet.server.enqueue(Job("hold", id="one"))
+    await fleet.started("one")
+    fleet.tell("waiting")
+    supervisor.send_signal(signal.SIGHUP)
+    await fleet.until(lambda: len(fleet.processes()) == 3, "the new child")
+    supervisor.send_signal(signal.SIGTERM)
+    assert await fleet.exit(supervisor) == 0
+    await fleet.until(lambda: not fleet.processes(), "the end of all children", 1.0)
+    meta = (await fleet.server.get_job("one")).meta
+    assert (meta.status, meta.deaths) == (Status.QUEUED, 0)
+
+
+async def test_starts_that_fail_do_not_end_a_child_that_takes_its_time(make: Make) -> None:
+    fleet = make()
+    fleet.tell("one-waits")
+    supervisor = fleet.start(processes=2)
+    await fleet.until(lambda: fleet.said().count("RuntimeError: no database") >= TRIES, "so many starts that fail", 40.0)
+    fleet.tell("go-lifespan")
+    await fleet.server.enqueue(Job("hold", id="job"))
+    first = await fleet.started("job")
+    (fleet.folder / "one-waits").unlink()
+    await fleet.until(lambda: len(fleet.processes()) == 3, "a second child, after all")
+    fleet.tell("go-job")
+    assert (await fleet.server.wait("job", 10)).meta.deaths == 0
+    assert {first.pid, supervisor.pid} < set(fleet.processes())
+    assert "giving up" not in fleet.said()
 
 
 async def test_an_app_that_cannot_be_loaded_ends_the_supervisor(make: Make) -> None:

@@ -13,6 +13,7 @@ import click
 
 from .. import __version__
 from ..errors import JobFailed, TasqueueError
+from .terminal import visible
 
 # name -> module: what a command needs is imported when it is called, so that each starts quickly
 COMMANDS = {
@@ -28,6 +29,8 @@ COMMANDS = {
     "delete": "operate",
     "pause": "operate",
     "resume": "operate",
+    "schedules": "schedules",
+    "unschedule": "schedules",
     "doctor": "doctor",
     "bench": "bench.command",
 }
@@ -60,9 +63,10 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except JobFailed as error:
-            raise click.ClickException(f"{error}; `tasqueue job {error.id}` shows the traceback") from None
+            text = f"{error}; `tasqueue job {error.id}` shows the traceback"
+            raise click.ClickException(visible(text, lines=True)) from None
         except (TasqueueError, TimeoutError) as error:
-            raise click.ClickException(str(error)) from None
+            raise click.ClickException(visible(str(error), lines=True)) from None
 
 
 def near(word: str, known: Any) -> str:

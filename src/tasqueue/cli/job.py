@@ -30,7 +30,12 @@ def job(target: Target, id: str, as_json: bool) -> None:
     """Show a job: what it was given, what became of it, its errors."""
 
     async def question(inspector: Inspector) -> tuple[JobMessage, bytes | None]:
-        message = await inspector.get_job(id)
+        try:
+            message = await inspector.get_job(id)
+        except NotFound:
+            if kind := await inspector.link_kind(id):
+                raise NotFound(f"{id!r} is a {kind}, not a job: `tasqueue explain {id}` tells of its jobs") from None
+            raise
         try:
             return message, await inspector.get_result(id)
         except NotFound:  # it has saved nothing
@@ -77,7 +82,7 @@ def _view(message: JobMessage, result: bytes | None, now: datetime) -> list[Bloc
     blocks: list[Block] = [Text(f"{meta.id}  {meta.status}", STYLE.get(meta.status, "strong")), pairs(facts)]
     for error in meta.errors:
         blocks.append(Text(f"{clock_time(error.at)}  {error.type}: {error.message}  on {error.worker}", "bad"))
-        blocks += [error.traceback.rstrip()] if error.traceback else []
+        blocks += error.traceback.rstrip().split("\n") if error.traceback else []
     if meta.prev_err and not meta.errors:
         blocks.append(Text(meta.prev_err, "bad"))
     return [*blocks, "", Text(_next(meta.status, meta.id), "dim")]
@@ -109,17 +114,27 @@ def explain(target: Target, id: str, as_json: bool) -> None:
 
 
 def _advice(answer: Explanation) -> str:
+    facts = answer.evidence
     match answer.code:
         case "failed" | "cancelled":
             return f"Next: tasqueue job {answer.id} shows its errors, tasqueue retry {answer.id} puts it back."
         case "paused":
-            return f"Next: tasqueue resume {answer.evidence['queue']}"
+            return f"Next: tasqueue resume {facts['queue']}"
         case "no-worker" | "unknown-task" | "parked":
             return "Next: tasqueue worker APP:SERVER starts a worker, tasqueue status shows those that run."
         case "held":
-            return f"Next: tasqueue explain {answer.evidence.get('waits_for', answer.evidence['chain'])}"
+            return f"Next: tasqueue explain {facts.get('waits_for', facts['chain'])}"
         case "retrying":
             return f"Next: tasqueue job {answer.id} shows its errors."
+        case "chain" | "group" if facts["status"] in (Status.FAILED, Status.CANCELLED) or facts.get("not_successful"):
+            return (
+                f"Next: tasqueue job {facts['job_id']} shows its errors, tasqueue retry {answer.id} puts back what "
+                f"did not succeed of the {answer.code}."
+            )
+        case "chain" | "group" if facts["status"] is Status.SUCCESSFUL:
+            return f"Nothing is left to do: every job of the {answer.code} has succeeded."
+        case "chain" | "group":
+            return f"Next: tasqueue explain {facts['job_id']}"
         case _:
             return f"See also: tasqueue job {answer.id}"
 

@@ -7,13 +7,16 @@ from typing import Any
 
 import click
 
+from ..client.explain import first_line
 from ..clock import SYSTEM
 from ..core.message import JobMessage
 from ..core.status import Status
 from .target import Target, ask, json_option, target_options
-from .terminal import Table, Text, count_of, from_ms, show, show_json, since
+from .terminal import WHOLE, Table, Text, count_of, from_ms, show, show_json, since
 
 STYLE = {Status.FAILED: "bad", Status.RETRYING: "warn", Status.SUCCESSFUL: "good", Status.CANCELLED: "dim"}
+NOTED = 80
+"""Characters of an error in a list."""
 
 
 @click.command()
@@ -45,7 +48,11 @@ def jobs(
     now = from_ms(int(SYSTEM.now() * 1000))
     rows = [_row(message, now) for message in found]
     show(
-        Table(("ID", "STATUS", "TASK", "QUEUE", "CHANGED", "NOTE"), rows),
+        Table(
+            ("ID", "STATUS", "TASK", "QUEUE", "CHANGED", "NOTE"),
+            rows,
+            {"QUEUE": WHOLE, "CHANGED": WHOLE, "NOTE": 16, "TASK": 10},
+        ),
         Text(count_of(len(found), "job") if found else "No such jobs.", "dim"),
     )
     if len(found) == limit:
@@ -75,13 +82,8 @@ def note(message: JobMessage, now: datetime) -> str:
     if meta.status is Status.QUEUED and meta.due_at is not None and meta.due_at > now:
         return f"due {since(meta.due_at, now)}"
     if meta.status is Status.RETRYING:
-        return f"try {meta.retried + 1} {since(meta.due_at, now)}: {_first_line(meta.prev_err)}"
-    return _first_line(meta.prev_err)
-
-
-def _first_line(text: str) -> str:
-    line = text.strip().partition("\n")[0]
-    return line if len(line) <= 80 else f"{line[:79]}…"
+        return f"try {meta.retried + 1} {since(meta.due_at, now)}: {first_line(meta.prev_err, NOTED)}"
+    return first_line(meta.prev_err, NOTED)
 
 
 def as_document(message: JobMessage) -> dict[str, Any]:

@@ -20,8 +20,8 @@ from ..errors import InvalidJob, JobCancelled, JobFailed
 from ..server import Server
 from . import near
 from .job import decoded, readable
-from .target import Target, target_options
-from .terminal import from_ms
+from .target import Target, app_target_options
+from .terminal import from_ms, visible
 
 _relative = re.compile(r"\+(\d+(?:\.\d+)?)\s*([smhd])")
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
@@ -52,7 +52,7 @@ class Eta(click.ParamType[datetime]):
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
-@target_options
+@app_target_options
 @click.argument("app", metavar="APP:SERVER")
 @click.argument("task")
 @click.argument("args", metavar="[JSON ARGS]...", nargs=-1, type=click.UNPROCESSED)
@@ -88,6 +88,29 @@ def _job(task: TaskDef, args: Sequence[str], options: Mapping[str, Any]) -> Job[
     return Job(task.name, payload, **options)
 
 
+def _quoted(task: TaskDef, args: Sequence[str], error: InvalidJob) -> str:
+    """A hint, when an argument that is JSON would fit as text: how to write it."""
+    if task.function is None:
+        return ""
+    signature = Signature(task.name, task.function)
+    values = [_value(arg) for arg in args]
+    for i, arg in enumerate(args):
+        if isinstance(values[i], str):
+            continue
+        try:
+            signature.encode([*values[:i], arg, *values[i + 1 :]], {})
+        except InvalidJob as other:
+            if _argument(other) == _argument(error):
+                continue
+        return f"; to pass {arg} as text, quote it as '{json(arg)}'"
+    return ""
+
+
+def _argument(error: InvalidJob) -> str:
+    found = re.search(r"argument '(\w+)'", str(error))
+    return found[1] if found else ""
+
+
 def _value(arg: str) -> Any:
     try:
         return msgspec.json.decode(arg)
@@ -105,7 +128,7 @@ async def _enqueue(srv: Server, task: str, args: Sequence[str], options: Mapping
         try:
             job = _job(parts.registry.tasks[task], args, options)
         except InvalidJob as error:
-            raise click.UsageError(str(error)) from None
+            raise click.UsageError(f"{error}{_quoted(parts.registry.tasks[task], args, error)}") from None
         id = await srv.enqueue(job)
         click.echo(id)
         if not wait:
@@ -121,7 +144,7 @@ async def _enqueue(srv: Server, task: str, args: Sequence[str], options: Mapping
     if meta.status is Status.FAILED:
         last = meta.errors[-1] if meta.errors else None
         raise JobFailed(id, last.type, last.message) if last else JobFailed(id, "", meta.prev_err)
-    click.echo("null" if result is None else _printed(result))
+    click.echo("null" if result is None else visible(_printed(result)))
 
 
 def json(value: Any) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence, Set
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import click
@@ -17,8 +17,11 @@ from ..clock import SYSTEM
 from ..core.message import ScheduleMessage
 from ..core.status import ENDED, State
 from ..interfaces import Counts, PauseRow
+from . import schedules
+from .report import Report, alive, known_tasks
 from .target import Target, ask, json_option, target_options
 from .terminal import (
+    WHOLE,
     Block,
     Table,
     Text,
@@ -101,7 +104,7 @@ def _screen() -> Generator[Callable[[Sequence[Block]], None]]:
     from rich.live import Live
 
     with Live(console=console, auto_refresh=False, screen=True) as live:
-        yield lambda blocks: live.update(rich(blocks), refresh=True)
+        yield lambda blocks: live.update(rich(blocks, console.width), refresh=True)
 
 
 # -- for people -------------------------------------------------------------------------------------------------------
@@ -115,6 +118,7 @@ def view(seen: Snapshot) -> list[Block]:
     }
     ended = seen.counts.ended
     failed = ended.get(State.FAILED, 0)
+    known = known_tasks(seen.workers, seen.at)
     return [
         Text(f"{seen.url}  {clock_time(seen.at)[:19]}", "dim"),
         Table(
@@ -126,15 +130,15 @@ def view(seen: Snapshot) -> list[Block]:
             f"{ended.get(State.CANCELLED, 0):,} cancelled",
             "bad" if failed else "",
         ),
+        *_held_note(seen),
         Table(
-            ("WORKER", ">PID", ">BUSY", ">HELD", ">DONE", ">FAILED", ">MEMORY", "LAST BEAT", "LEASE"),
+            ("WORKER", ">PID", ">BUSY", ">HELD", ">DONE", ">FAILED", ">MEMORY", "LAST BEAT", "LEASE", "NOTE"),
             [_worker_row(worker, seen.at) for worker in seen.workers],
+            dict.fromkeys(("PID", "HELD", "MEMORY", "FAILED", "LAST BEAT", "DONE", "BUSY", "LEASE"), WHOLE),
         ),
-        Table(
-            ("SCHEDULE", "WHEN", "TASK", "NEXT", "LAST"),
-            [_schedule_row(entry, seen.at) for entry in seen.schedules],
-        ),
-        *(Text(advice, "warn") for advice in _advice(seen, paused)),
+        schedules.table(seen.schedules, known, seen.at),
+        *([Text("tasqueue unschedule ID ends a schedule.", "dim")] if seen.schedules else []),
+        *(Text(advice, "warn") for advice in _advice(seen, paused, known)),
     ]
 
 
@@ -145,44 +149,47 @@ def _queue_row(
     numbers = [
         Text(f"{states.get(state, 0):,}", style.get(state, "") if states.get(state) else "dim") for state in WAITING
     ]
-    note = "" if pause is None else f"paused by {pause.by}" + (f": {pause.reason}" if pause.reason else "")
     serving, slots = workers
     served = f"{serving} ({count_of(slots, 'slot')})" if serving else Text("none", "warn" if states else "dim")
-    return [queue, *numbers, served, Text(note, "warn")]
+    return [queue, *numbers, served, Text("paused" if pause else "", "warn")]
+
+
+def _held_note(seen: Snapshot) -> list[Text]:
+    if not any(states.get(State.HELD) for states in seen.counts.queues.values()):
+        return []
+    text = "Held: later steps of chains, those of failed and cancelled chains too, as long as these are kept."
+    return [Text(text, "dim")]
 
 
 def _worker_row(worker: WorkerMessage, now: datetime) -> list[str | Text]:
-    info = _Info.of(worker)
-    alive = _alive(worker, now)
-    lease = f"until {clock_time(worker.lease_until)[11:19]}" if alive else f"ended {since(worker.lease_until, now)}"
+    report = Report.of(worker)
+    living = alive(worker, now)
+    lease = f"until {clock_time(worker.lease_until)[11:19]}" if living else f"ended {since(worker.lease_until, now)}"
     return [
-        worker.id if worker.id.startswith(f"{info.host}:") or not info.host else f"{worker.id} on {info.host}",
-        str(info.pid or "-"),
-        f"{info.busy}/{sum(info.queues.values())}",
+        worker.id if worker.id.startswith(f"{report.host}:") or not report.host else f"{worker.id} on {report.host}",
+        str(report.pid or "-"),
+        f"{report.busy}/{sum(report.queues.values())}",
         str(worker.held),
-        f"{info.done:,}",
-        Text(f"{info.failed:,}", "bad" if info.failed else ""),
-        size(info.rss) if info.rss else "-",
-        since(from_ms(info.at), now) if info.at else "-",
-        Text(lease, "good" if alive else "bad"),
+        f"{report.done:,}",
+        Text(f"{report.failed:,}", "bad" if report.failed else ""),
+        size(report.rss) if report.rss else "-",
+        since(from_ms(report.at), now) if report.at else "-",
+        Text(lease, "good" if living else "bad"),
+        Text("draining" if report.draining and living else "", "warn"),
     ]
 
 
-def _schedule_row(entry: ScheduleMessage, now: datetime) -> list[str | Text]:
-    following = Text("paused", "warn") if entry.paused else since(entry.next_at, now)
-    return [entry.id, entry.schedule, entry.job.task, following, since(entry.last_at, now)]
-
-
-def _advice(seen: Snapshot, paused: Mapping[str, PauseRow]) -> list[str]:
+def _advice(seen: Snapshot, paused: Mapping[str, PauseRow], known: Set[str]) -> list[str]:
     """What is not well, and the command that an operator would type now; nothing when all is well."""
     advice: list[str] = []
     if not (seen.counts.queues or any(seen.counts.ended.values()) or seen.workers or seen.schedules):
         advice.append("Nothing was ever enqueued here. Next: tasqueue enqueue APP:SERVER TASK")
+    for queue, pause in sorted(paused.items()):
+        why = f": {pause.reason.rstrip('.')}" if pause.reason else ""
+        advice.append(f"Queue {queue} was paused by {pause.by}{why}. Next: tasqueue resume {queue}")
     for queue, states in sorted(seen.counts.queues.items()):
         waiting = states.get(State.READY, 0)
-        if queue in paused and waiting:
-            advice.append(f"Queue {queue} is paused, {count_of(waiting, 'job')} ready. Next: tasqueue resume {queue}")
-        elif waiting and not _slots(seen, queue)[0]:
+        if queue not in paused and waiting and not _slots(seen, queue)[0]:
             advice.append(
                 f"No worker serves queue {queue}, {count_of(waiting, 'job')} ready. Next: tasqueue worker APP:SERVER"
             )
@@ -190,42 +197,25 @@ def _advice(seen: Snapshot, paused: Mapping[str, PauseRow]) -> list[str]:
         advice.append(
             f"{count_of(parked, 'job')} parked: no worker knows the task. Next: tasqueue worker APP:SERVER, upgraded"
         )
+    if any(alive(worker, seen.at) for worker in seen.workers):  # if not, that is what is wrong
+        advice += [
+            f"Schedule {entry.id} ticks, but no live worker knows task {entry.job.task}. Next: tasqueue unschedule "
+            f"{entry.id}, or start a worker that knows it"
+            for entry in seen.schedules
+            if entry.job.task not in known
+        ]
     if failed := seen.counts.ended.get(State.FAILED, 0):
         advice.append(f"{count_of(failed, 'job')} failed. Next: tasqueue jobs --status failed")
     return advice
 
 
-class _Info(msgspec.Struct):
-    """What is needed of a worker's report; one of another version may lack some of it."""
-
-    host: str = ""
-    pid: int = 0
-    at: int = 0
-    queues: dict[str, int] = {}
-    busy: int = 0
-    done: int = 0
-    failed: int = 0
-    rss: int = 0
-
-    @classmethod
-    def of(cls, worker: WorkerMessage) -> _Info:
-        try:
-            return msgspec.convert(worker.info, cls)
-        except msgspec.ValidationError:
-            return cls()
-
-
-def _alive(worker: WorkerMessage, now: datetime) -> bool:
-    return worker.lease_until is not None and worker.lease_until > now - timedelta(seconds=0.5)
-
-
 def _served(seen: Snapshot) -> set[str]:
-    return {queue for worker in seen.workers for queue in _Info.of(worker).queues}
+    return {queue for worker in seen.workers for queue in Report.of(worker).queues}
 
 
 def _slots(seen: Snapshot, queue: str) -> tuple[int, int]:
     """How many living workers serve it, with how many slots."""
-    slots = [_Info.of(worker).queues.get(queue, 0) for worker in seen.workers if _alive(worker, seen.at)]
+    slots = [Report.of(worker).queues.get(queue, 0) for worker in seen.workers if alive(worker, seen.at)]
     return sum(map(bool, slots)), sum(slots)
 
 
@@ -242,10 +232,10 @@ def _document(seen: Snapshot) -> dict[str, Any]:
         },
         "ended": {str(ENDED[state]): seen.counts.ended.get(state, 0) for state in ENDED},
         "workers": [
-            {"id": w.id, "lease_until": w.lease_until, "alive": _alive(w, seen.at), "held": w.held, "info": w.info}
+            {"id": w.id, "lease_until": w.lease_until, "alive": alive(w, seen.at), "held": w.held, "info": w.info}
             for w in seen.workers
         ],
-        "schedules": seen.schedules,
+        "schedules": [schedules.as_document(entry, known_tasks(seen.workers, seen.at)) for entry in seen.schedules],
         "paused": [
             {"queue": row.queue, "reason": row.reason, "by": row.by, "at": from_ms(row.at)} for row in seen.paused
         ],

@@ -1,12 +1,17 @@
-"""What goes to the terminal: lines and tables, by Rich on a terminal when it is installed, else as plain aligned text.
+"""What goes to the terminal: lines and tables, styled by Rich on a terminal when it is installed, else as plain text.
 
 Commands describe what they show as blocks and never print by themselves, so that a pipe, a log file and a terminal get
-the same facts. Rich itself honours NO_COLOR.
+the same facts. Invariants: stored text never acts on the terminal (`visible`, which everything passes); a line is never
+broken by us, so that an id or a path can be copied: a table that is too wide gives up its lesser columns instead, and
+what is still longer the terminal wraps. Rich itself honours NO_COLOR.
 """
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,6 +23,9 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 STYLES = {"good": "green", "bad": "bold red", "warn": "yellow", "dim": "dim", "strong": "bold", "": ""}
+GAP = 2
+WHOLE = 1_000
+"""A least width that is never shortened."""
 
 
 class Text(NamedTuple):
@@ -28,10 +36,15 @@ class Text(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Rows under a heading; none without rows. A column whose name begins with `>` is aligned to the right."""
+    """Rows under a heading; none without rows, no column that is empty in every row. `>NAME` is aligned to the right.
+
+    `yields`: column -> its least width. On a terminal that is too narrow these are shortened, and if that is not enough
+    left out, the first first; the others are always shown whole.
+    """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str | Text]]
+    yields: Mapping[str, int] = {}
 
 
 Block = str | Text | Table
@@ -53,26 +66,46 @@ def show(*blocks: Block) -> None:
     """Print them to stdout."""
     console = rich_console()
     if console is None:
-        click.echo(plain(blocks))
+        click.echo(plain(blocks, shutil.get_terminal_size().columns if sys.stdout.isatty() else None))
     else:
-        console.print(rich(blocks))
+        console.print(rich(blocks, console.width), soft_wrap=True)
 
 
 def show_json(document: Any) -> None:
     """Print one JSON document; datetimes become ISO 8601, bytes base64."""
-    click.echo(msgspec.json.format(msgspec.json.encode(document, order="deterministic"), indent=2).decode())
+    text = msgspec.json.format(msgspec.json.encode(document, order="deterministic"), indent=2).decode()
+    click.echo(visible(text, lines=True))
 
 
-def plain(blocks: Iterable[Block]) -> str:
-    """The blocks as text; tables are aligned by spaces."""
-    return "\n".join("\n".join(_aligned(part)) if isinstance(part, Table) else part.text for part in _spaced(blocks))
+def complain(text: str) -> None:
+    """An error line on stderr, for a command that goes on."""
+    click.echo(f"Error: {visible(text)}", err=True)
 
 
-def rich(blocks: Iterable[Block]) -> RenderableType:
-    """The blocks for Rich."""
-    from rich import box
+def visible(text: str, lines: bool = False) -> str:
+    """The text with all that is not printable (controls, escapes, bidi marks) escaped as JSON does; `lines`: but for
+    newlines and tabs.
+    """
+    if text.isprintable():
+        return text
+    kept = "\n\t" if lines else ""
+    return "".join(char if char in kept or char.isprintable() else json.dumps(char)[1:-1] for char in text)
+
+
+def plain(blocks: Iterable[Block], width: int | None = None) -> str:
+    """The blocks as text; tables are aligned by spaces and fit into `width`, if it is given."""
+    lines: list[str] = []
+    for part in _spaced(blocks):
+        if isinstance(part, Table):
+            lines += ["".join(piece.text for piece in line) for line in _lines(part, width)]
+        else:
+            lines.append(part.text)
+    return "\n".join(lines)
+
+
+def rich(blocks: Iterable[Block], width: int) -> RenderableType:
+    """The blocks for Rich, a line each."""
     from rich.console import Group
-    from rich.table import Table as RichTable
     from rich.text import Text as RichText
 
     parts: list[RenderableType] = []
@@ -80,13 +113,15 @@ def rich(blocks: Iterable[Block]) -> RenderableType:
         if not isinstance(part, Table):
             parts.append(RichText(part.text, STYLES[part.style]))
             continue
-        table = RichTable(box=box.SIMPLE_HEAD, header_style="dim", pad_edge=False, show_edge=False)
-        table.show_header = any(part.columns)
-        for column in part.columns:
-            table.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left", overflow="fold")
-        for row in part.rows:
-            table.add_row(*(RichText(_text(cell).text, STYLES[_text(cell).style]) for cell in row))
-        parts.append(table)
+        lines = _lines(part, width)
+        rows = [
+            RichText.assemble(*((piece.text, STYLES[piece.style]) for piece in line), no_wrap=True, overflow="ignore")
+            for line in lines
+        ]
+        if any(part.columns):
+            rule = "─" * min(width, max(sum(_width(piece.text) for piece in line) for line in lines))
+            rows.insert(1, RichText(rule, STYLES["dim"], no_wrap=True))
+        parts += rows
     return Group(*parts)
 
 
@@ -104,18 +139,61 @@ def _spaced(blocks: Iterable[Block]) -> list[Text | Table]:
 
 
 def _text(block: str | Text) -> Text:
-    return block if isinstance(block, Text) else Text(block)
+    return block._replace(text=visible(block.text)) if isinstance(block, Text) else Text(visible(block))
 
 
-def _aligned(table: Table) -> list[str]:
-    heading = [[column.lstrip(">") for column in table.columns]] if any(table.columns) else []
-    rows = [*heading, *([_text(cell).text for cell in row] for row in table.rows)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(table.columns))]
-    right = [column.startswith(">") for column in table.columns]
-    return [
-        "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)).rstrip()
-        for row in rows
-    ]
+def _lines(table: Table, room: int | None) -> list[list[Text]]:
+    """Its lines in pieces, the heading first if it has one."""
+    rows = [[_text(cell) for cell in row] for row in table.rows]
+    names = [column.lstrip(">") for column in table.columns]
+    widths = [max(_width(row[i].text) for row in rows) for i in range(len(names))]
+    widths = [max(width, _width(name)) if width else 0 for width, name in zip(widths, names, strict=True)]
+    if room is not None:
+        widths = _shares(widths, {names.index(name): least for name, least in table.yields.items()}, room)
+    if any(names):
+        rows.insert(0, [Text(name, "dim") for name in names])
+    shown = [(i, width, table.columns[i].startswith(">")) for i, width in enumerate(widths) if width]
+    lines = [[piece for i, width, right in shown for piece in _padded(row[i], width, right)] for row in rows]
+    for line in lines:
+        while line and not line[-1].text.strip():
+            line.pop()
+    return lines
+
+
+def _shares(natural: Sequence[int], yields: Mapping[int, int], room: int) -> list[int]:
+    """Widths that fit into `room`, as far as those that yield allow it; 0: left out."""
+
+    def total(widths: Sequence[int]) -> int:
+        return sum(width + GAP for width in widths if width) - GAP
+
+    widths = list(natural)
+    least = [min(width, yields.get(i, WHOLE)) for i, width in enumerate(natural)]
+    for i in yields:
+        if total(least) <= room:
+            break
+        least[i] = widths[i] = 0
+    for i in yields:
+        widths[i] = max(least[i], widths[i] - max(0, total(widths) - room))
+    return widths
+
+
+def _padded(cell: Text, width: int, right: bool) -> list[Text]:
+    """The cell, cut if it has to be, and the space around it; what is between two columns comes last."""
+    text = cell.text
+    if _width(text) > width:
+        while _width(text) >= width:
+            text = text[:-1]
+        text += "…"
+    space = Text(" " * (width - _width(text)))
+    shown = Text(text, cell.style)
+    return [*((space, shown) if right else (shown, space)), Text(" " * GAP)]
+
+
+def _width(text: str) -> int:
+    """How many columns of a terminal it takes."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
 # -- words for values -------------------------------------------------------------------------------------------------

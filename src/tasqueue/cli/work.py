@@ -6,13 +6,13 @@ import os
 
 import click
 
-from .target import Target, target_options
+from .target import Target, app_target_options
 
 LEVELS = ("debug", "info", "warning", "error")
 
 
 @click.command()
-@target_options
+@app_target_options
 @click.argument("app", metavar="APP:SERVER")
 @click.option(
     "-q", "--queue", "queues", multiple=True, help="Only this one; may be repeated.  [default: those of all tasks]"

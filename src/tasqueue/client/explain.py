@@ -58,8 +58,10 @@ async def explain(engine: Engine, id: str) -> Explanation:
             return await _held(engine, id, row)
         case State.PARKED:
             facts = {"why": row.parked, "until": moment(row.due), "task": row.task}
-            until = f", at the latest until {_at(row.due)}, when it fails" if row.due else ""
-            text = f"It is parked: {row.parked}. It runs as soon as a worker that can run it starts{until}."
+            text = f"It is parked: {row.parked}. It runs as soon as a worker that can run it starts"
+            if row.due:  # the next offer, or the last: what is counted from when it was first parked, the worker knows
+                text += f"; it is offered again at {_time(row.due)}, and fails when `park_for` has passed in all"
+            text += "."
             return Explanation(id, "parked", text, facts)
         case State.DUE:
             return _due(id, row, meta)
@@ -68,9 +70,9 @@ async def explain(engine: Engine, id: str) -> Explanation:
 
 
 def _ended(id: str, row: Row, meta: Meta) -> Explanation:
-    text = f"It has ended as {meta.status}, {_at(row.ended_at)}"
+    text = f"It has ended as {meta.status}, at {_time(row.ended_at)}"
     if meta.status is Status.FAILED:
-        text += f": {meta.prev_err}. `await srv.retry({id!r})` puts it back"
+        text += f": {first_line(meta.prev_err)}. `await srv.retry({id!r})` puts it back"
     facts = {"status": meta.status, "ended_at": meta.ended_at, "prev_err": meta.prev_err, "retried": meta.retried}
     return Explanation(id, str(meta.status), f"{text}.", facts)
 
@@ -87,7 +89,7 @@ async def _running(engine: Engine, id: str, row: Row, meta: Meta) -> Explanation
     if deadline is None or deadline < now:
         text = f"It was running on {row.worker}, whose lease has ended; any living worker offers it again shortly."
         return Explanation(id, "lease-ended", text, facts)
-    text = f"It is running on {row.worker} since {_at(row.claimed_at)}, whose lease is valid."
+    text = f"It is running on {row.worker}, since {_time(row.claimed_at)}; that worker's lease is valid."
     return Explanation(id, "running", text, facts)
 
 
@@ -96,7 +98,8 @@ async def _held(engine: Engine, id: str, row: Row) -> Explanation:
     link = await engine.get_link(row.link)
     if link is None or link.status.final:
         status = "forgotten" if link is None else str(link.status)
-        text = f"It is step {row.pos} of chain {chain!r}, which is {status}: it will not run."
+        text = f"It is step {row.pos} of chain {chain!r}, which is {status}: it will not run"
+        text += "." if link is None else ", unless the step that ended the chain is put back; explain the chain."
         return Explanation(id, "held", text, {"chain": chain, "status": status, "pos": row.pos})
     at = derive(chain, f"c{link.pos}")
     text = f"It is step {row.pos} of chain {chain!r} and waits for step {link.pos}, {at!r}; explain that one."
@@ -106,9 +109,9 @@ async def _held(engine: Engine, id: str, row: Row) -> Explanation:
 def _due(id: str, row: Row, meta: Meta) -> Explanation:
     facts = {"due_at": meta.due_at, "retried": meta.retried, "max_retries": meta.max_retries, "prev_err": meta.prev_err}
     if meta.status is Status.RETRYING:
-        text = f"Its last run failed ({meta.prev_err}); retry {meta.retried} is due {_at(row.due)}."
+        text = f"Its last run failed ({first_line(meta.prev_err)}); retry {meta.retried} is due at {_time(row.due)}."
         return Explanation(id, "retrying", text, facts)
-    return Explanation(id, "due", f"It is due later: {_at(row.due)}.", facts)
+    return Explanation(id, "due", f"It is due later, at {_time(row.due)}.", facts)
 
 
 async def _ready(engine: Engine, id: str, row: Row) -> Explanation:
@@ -144,18 +147,78 @@ async def _link(engine: Engine, id: str) -> Explanation:
     """No job of that id: perhaps a chain or a group."""
     chain = await engine.get_link(chain_key(id))
     if chain is not None:
-        at = message.chain_message(chain).job_id
-        text = f"Chain {id!r} is {chain.status}, at step {chain.pos} of {chain.n}"
-        text += "." if chain.status.final else f": explain {at!r}."
-        return Explanation(id, "chain", text, {"status": chain.status, "pos": chain.pos, "n": chain.n, "job_id": at})
-    group: LinkRow | None = await engine.get_link(group_key(id))
+        return await _chain(engine, id, chain)
+    group = await engine.get_link(group_key(id))
     if group is not None:
-        left = [derive(id, f"g{i}") for i in range(group.n) if i not in group.members]
-        text = f"Group {id!r} is {group.status}: {len(left)} of {group.n} job(s) have not ended"
-        text += f"; explain {left[0]!r}." if left else "."
-        return Explanation(id, "group", text, {"status": group.status, "n": group.n, "not_ended": left[:100]})
+        return await _group(engine, id, group)
     text = f"{id!r} is unknown: never enqueued here, deleted, or forgotten after its retention."
     return Explanation(id, "unknown", text, {"url": engine.url})
+
+
+async def _chain(engine: Engine, id: str, link: LinkRow) -> Explanation:
+    """`evidence`: `job_id` is the step that it is at, or that ended it; `prev_err` that one's error."""
+    at = message.chain_message(link).job_id
+    facts: dict[str, Any] = {"status": link.status, "pos": link.pos, "n": link.n, "job_id": at, "prev_err": ""}
+    text = f"Chain {id!r} is {link.status}, at step {link.pos} of {link.n}"
+    if not link.status.final:
+        text += f": explain {at!r}"
+    elif link.status is not Status.SUCCESSFUL:
+        said, facts["prev_err"] = await _verdict(engine, at, link.status)
+        text += f": {said}"
+    return Explanation(id, "chain", f"{text}.", facts)
+
+
+async def _group(engine: Engine, id: str, link: LinkRow) -> Explanation:
+    """`evidence`: `job_id` is the first job that failed, else was cancelled, else has not ended; `prev_err` its error;
+    `not_ended` and `not_successful`: at most 100 each.
+    """
+    left = [derive(id, f"g{i}") for i in range(link.n) if i not in link.members]
+    ended = {status: [i for i, s in sorted(link.members.items()) if s is status] for status in _UNSUCCESSFUL}
+    bad = [derive(id, f"g{i}") for i in sorted(i for found in ended.values() for i in found)]
+    facts: dict[str, Any] = {
+        "status": link.status,
+        "n": link.n,
+        "job_id": left[0] if left else "",
+        "prev_err": "",
+        "not_ended": left[:100],
+        "not_successful": bad[:100],
+    }
+    parts = [f"Group {id!r} is {link.status}: {len(left)} of {link.n} job(s) have not ended"]
+    parts += [f"{len(found)} ended as {status}" for status, found in ended.items() if found]
+    text = ", ".join(parts)
+    if left:
+        text += f"; explain {left[0]!r}"
+    for status, found in ended.items():
+        if found:
+            facts["job_id"] = derive(id, f"g{found[0]}")
+            said, facts["prev_err"] = await _verdict(engine, facts["job_id"], status)
+            text += f". The first: {said}"
+            break
+    return Explanation(id, "group", f"{text}.", facts)
+
+
+_UNSUCCESSFUL = (Status.FAILED, Status.CANCELLED)
+
+
+async def _verdict(engine: Engine, id: str, status: Status) -> tuple[str, str]:
+    """What a job that ended a chain or decided a group came to, in words, and its whole error."""
+    row = (await engine.get([id]))[0]
+    if row is None:
+        return f"{id!r} is {status}, and forgotten meanwhile", ""
+    meta = message.message(row).meta
+    if not meta.status.final:  # a chain that was cancelled while its step ran
+        return f"{id!r} is {meta.status}", ""
+    why = f": {first_line(meta.prev_err)}" if meta.status is Status.FAILED else ""
+    return f"{id!r} {_BECAME[meta.status]}{why}; `await srv.retry({id!r})` puts it back, and all goes on", meta.prev_err
+
+
+_BECAME = {Status.FAILED: "failed", Status.CANCELLED: "was cancelled", Status.SUCCESSFUL: "succeeded"}
+
+
+def first_line(text: str, most: int = 200) -> str:
+    """An error in a line: its first, cut."""
+    line = text.strip().partition("\n")[0]
+    return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
 def _report(data: bytes) -> _Worker:
@@ -165,6 +228,6 @@ def _report(data: bytes) -> _Worker:
         return _Worker()
 
 
-def _at(ms: int | None) -> str:
+def _time(ms: int | None) -> str:
     at = moment(ms)
-    return "at an unknown time" if at is None else f"at {at:%Y-%m-%d %H:%M:%S} UTC"
+    return "an unknown time" if at is None else f"{at:%Y-%m-%d %H:%M:%S} UTC"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -19,7 +19,7 @@ from ..core.message import ChainMessage, GroupMessage, JobMessage, ScheduleMessa
 from ..core.record import Row, chain_key, group_key
 from ..core.status import ENDED, State, Status
 from ..errors import InvalidJob, NotFound
-from ..interfaces import Counts, Durability, Engine, Filter, Key, PauseRow
+from ..interfaces import Cancelled, Counts, Durability, Engine, Filter, Key, PauseRow
 from .connection import Connection
 from .explain import Explanation, explain
 from .setup import Setup
@@ -117,9 +117,13 @@ class Inspector:
 
     async def cancel(self, id: str) -> bool:
         """True: it is cancelled, or, if it runs, asked to stop. False: unknown or ended."""
-        engine = await self.connection.engine()
-        answer = (await engine.cancel([_text(id)], await self._cancelled_ttl(engine, id)))[0]
+        answer = await self.cancelled(id)
         return answer.done or answer.asked
+
+    async def cancelled(self, id: str) -> Cancelled:
+        """As `cancel`; the answer tells which of the two it was."""
+        engine = await self.connection.engine()
+        return (await engine.cancel([_text(id)], await self._cancelled_ttl(engine, id)))[0]
 
     async def _cancelled_ttl(self, engine: Engine, id: str) -> int | None:
         """The retention that the job's task asks for; it is looked up only if any task asks for one of its own."""
@@ -167,6 +171,13 @@ class Inspector:
         if link is None:
             raise _not_found("group", id)
         return message.group_message(link)
+
+    async def link_kind(self, id: str) -> Literal["chain", "group"] | None:
+        """What has this id, if it is no job's; a chain and a group of one id: the chain."""
+        engine = await self.connection.engine()
+        if await engine.get_link(chain_key(_text(id))) is not None:
+            return "chain"
+        return None if await engine.get_link(group_key(id)) is None else "group"
 
     async def wait_chain(self, id: str, timeout: float | None = None) -> ChainMessage:
         """Until the chain has ended. As `wait`."""

@@ -259,8 +259,8 @@ class TaskMaker:
     ) -> Task[..., Any, Any]:
         if isinstance(fn, Task) or not callable(fn):
             raise InvalidJob(f"@task decorates a function, not {fn!r}")
-        if not name:
-            raise InvalidJob(f"@task: {fn!r} has no __name__; give the task one, as in @srv.task(name='resize')")
+        if name in ("", "<lambda>"):
+            raise InvalidJob(f"@task: {fn!r} has no name; give the task one, as in @srv.task(name='resize')")
         definition = define(name, fn, **options)
         signature = Signature(name, fn)
         definition.handler = handler(signature, definition.executor)

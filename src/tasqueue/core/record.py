@@ -77,6 +77,8 @@ class Lease(msgspec.Struct, gc=False):
     pos: int = 0
     ref: Any = None
     """The engine's own handle of the row; the runtime passes it back in the Step."""
+    asked: bool = False
+    """Somebody asked to cancel it before this claim, and its holder gave it back or died: it must not be run."""
 
 
 class Kind(IntEnum):

@@ -32,7 +32,8 @@ def connect(url: str, *, namespace: str, timeout: float, ports: Ports) -> Engine
     if parts.scheme in LATER:
         raise Unsupported(f"URL {redact(url)!r}: there is no engine for {parts.scheme}:// yet; these work: {WORKS}")
     if parts.scheme not in {"memory", "sqlite", *REDIS}:
-        raise Unsupported(f"URL {redact(url)!r}: unknown scheme {parts.scheme!r}; these work: {WORKS}")
+        wrong = f"unknown scheme {parts.scheme!r};" if "://" in url else f"no scheme, did you mean {_guess(url)}?"
+        raise Unsupported(f"URL {redact(url)!r}: {wrong} these work: {WORKS}")
     if parts.fragment:
         raise InvalidJob(f"URL {redact(url)!r}: `#` begins a fragment, which means nothing here; write it as %23")
     options = _options(url, parts.query, {"namespace"} | _known(parts.scheme))
@@ -56,15 +57,23 @@ def connect(url: str, *, namespace: str, timeout: float, ports: Ports) -> Engine
         return MemoryEngine(unquote(parts.netloc), namespace=namespace, timeout=timeout, ports=ports)
 
     path = unquote(parts.path.removeprefix("/"))
-    if parts.netloc or not path:
+    if parts.netloc or not path or ":///" not in url:
+        said = " (after two slashes comes a host, and a file has none)" if parts.netloc else ""
         raise InvalidJob(
-            f"URL {redact(url)!r}: three slashes and a path, sqlite:///relative.db, or four for an absolute one"
+            f"URL {redact(url)!r}: three slashes and a path, sqlite:///relative.db, or four for an absolute one{said}"
         )
     if path == ":memory:":
         raise Unsupported(f"URL {redact(url)!r}: SQLite's private database cannot be shared by threads; use memory://")
     from .sqlite import SqliteEngine
 
     return SqliteEngine(path, namespace=namespace, timeout=timeout, ports=ports, **options)
+
+
+def _guess(url: str) -> str:
+    """The URL that somebody may have meant by one without `://`."""
+    if re.fullmatch(r"[\w.-]+:\d+(/\d+)?", url):
+        return f"redis://{url}"
+    return f"sqlite:///{url or 'jobs.db'}"
 
 
 def _known(scheme: str) -> frozenset[str]:

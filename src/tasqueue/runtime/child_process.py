@@ -43,6 +43,8 @@ class Process:
         """By SIGSTOP or the like."""
         self.ending = False
         """It was asked to end."""
+        self.replaced = False
+        """Another one has its place."""
         self.overdue = False
         """It was killed because a job in it was past its timeout."""
         self.code: int | None = None

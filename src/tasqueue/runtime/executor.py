@@ -12,6 +12,8 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
 from .. import faults
 from ..client.context import IN_CALLBACK, JobCtx
 from ..client.parts import Around
@@ -183,6 +185,8 @@ class Executor:
         if isinstance(error, Fail):
             return Raised(entry, final=True, result=result)
         if isinstance(error, Retry):
+            if active.run.tail.retried >= active.run.policy.max_retries:
+                entry = replace(entry, message=f"{entry.message}, and none was left")
             return Raised(entry, delay=error.delay, result=result)
         return Raised(entry, result=result)
 

@@ -8,7 +8,7 @@ import platform
 import resource
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -51,13 +51,15 @@ class WorkerInfo(msgspec.Struct):
     retried: int = 0
     refused: int = 0
     rss: int = 0
+    draining: bool = False
 
 
 class Info:
     """Counts what was stored and makes the report; `encode` may be called from another thread."""
 
-    def __init__(self, crew: Crew, concurrency: int) -> None:
+    def __init__(self, crew: Crew, concurrency: int, draining: Callable[[], bool]) -> None:
         self._crew = crew
+        self._draining = draining
         self._concurrency = concurrency
         self._started_at = int(crew.ports.now() * 1000)
         self.done = self.failed = self.cancelled = self.retried = 0
@@ -98,6 +100,7 @@ class Info:
                 self.retried,
                 crew.settler.refused,
                 _rss(),
+                self._draining(),
             )
         )
 

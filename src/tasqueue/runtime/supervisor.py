@@ -35,7 +35,8 @@ TRIES = 5
 class Supervisor:
     """`await run()` works until SIGTERM or SIGINT and returns the exit code. A second signal kills the children.
 
-    SIGHUP replaces the children one after another, so that they load the app anew. `overdue`: see OVERDUE.
+    SIGHUP replaces the children one after another, so that they load the app anew; each works on until the one that
+    takes its place does, and keeps its place when that one does not get there. `overdue`: see OVERDUE.
     """
 
     def __init__(
@@ -56,10 +57,15 @@ class Supervisor:
         self._tasks: set[asyncio.Task[None]] = set()
         self._failed_starts = 0
         self._gave_up = False
+        self._rolls = 0
+        self._rolling = asyncio.Lock()
+        self._heir: Process | None = None
+        """Started to take another one's place, and not there yet."""
 
     def stop(self) -> None:
         """Drain the children and end. Again: kill them."""
         if self._stopping.is_set():
+            log.warning("ending %d worker process(es) now; what they hold is given back", len(self._children))
             for child in self._children:
                 child.signal(signal.SIGKILL)
             return
@@ -91,9 +97,10 @@ class Supervisor:
                 loop.add_signal_handler(number, call)
         duties = [asyncio.create_task(self._watch()), asyncio.create_task(self._beat())]
         try:
-            async with asyncio.TaskGroup() as seats:
+            async with asyncio.TaskGroup() as self._seats:
                 for _ in range(self._processes):
-                    seats.create_task(self._seat())
+                    self._seats.create_task(self._seat())
+            self._stopping.set()  # nothing is left that could be replaced
             if self._tasks:
                 await asyncio.wait(self._tasks, timeout=parts.options.timeout)
         finally:
@@ -107,42 +114,53 @@ class Supervisor:
 
     # -- one place in the pool ----------------------------------------------------------------------------------------
 
-    async def _seat(self) -> None:
-        """One child after another, until one ends because it was asked to."""
+    async def _seat(self, child: Process | None = None) -> None:
+        """One child after another, until one ends because it was asked to, or another seat has its place."""
         quick = 0
-        while not self._stopping.is_set():
-            try:
-                child = self._start()
-            except OSError as error:
-                log.error("starting a worker process: %s; trying again", error)
-                await self._pause(1.0)
-                continue
+        while child is not None or not self._stopping.is_set():
+            if child is None:
+                try:
+                    child = self._start()
+                except OSError as error:
+                    log.error("starting a worker process: %s; trying again", error)
+                    await self._pause(1.0)
+                    continue
             await child.gone.wait()
             started = child.board.state is not State.STARTING
             self._bury(child)
-            if self._stopping.is_set():
+            gone, child = child, None
+            if self._stopping.is_set() or gone.replaced:
                 return
-            if child.code == RECYCLE or child.ending:
+            if gone.code == RECYCLE or gone.ending:
                 quick = 0
                 continue
-            if child.code == 0 and started:
-                log.info("worker process %d drained on request; it is not replaced", child.pid)
+            if gone.code == 0 and started:
+                log.info("worker process %d drained on request; it is not replaced", gone.pid)
                 return
             if started:
                 self._failed_starts = 0
-                quick = quick + 1 if self._now() - child.started < 2.0 else 0
+                quick = quick + 1 if self._now() - gone.started < 2.0 else 0
                 pause = min(1.0, 0.1 * quick)
             else:
-                if child.code != UNAVAILABLE:
+                if gone.code != UNAVAILABLE:
                     self._failed_starts += 1
                 quick += 1
                 pause = min(2.0, 0.25 * quick)
-                if self._failed_starts >= TRIES and not any(c.board.state is State.RUNNING for c in self._children):
-                    log.error("%d starts in a row failed; giving up", self._failed_starts)
-                    self._gave_up = True
-                    self.stop()
+                if self._failed_starts >= TRIES and not await self._anybody_works():
+                    if not self._stopping.is_set():
+                        log.error("%d starts in a row failed; giving up", self._failed_starts)
+                        self._gave_up = True
+                        self.stop()
                     return
             await self._pause(pause)
+
+    async def _anybody_works(self) -> bool:
+        """Whether some child has got as far as working. One that starts may yet: that is waited for."""
+        while self._children:
+            if any(child.board.state is not State.STARTING for child in self._children):
+                return True
+            await asyncio.sleep(TICK)
+        return False
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -177,7 +195,9 @@ class Supervisor:
                 if cause:
                     await engine.reclaim(worker, cause)
                 else:
-                    await engine.retire(worker)
+                    count = await engine.retire(worker)
+                    if count:
+                        log.info("worker %s is gone; %d job(s) given back unfinished", worker, count)
                 return
             except EngineUnavailable as error:
                 log.warning("taking back what %s held: %s; trying again", worker, error)
@@ -196,14 +216,48 @@ class Supervisor:
             child.signal(signal.SIGKILL)
 
     def _roll(self) -> None:
+        if self._stopping.is_set():
+            return
         log.info("replacing the worker processes one after another")
-        self._spawn(self._replace(list(self._children)))
+        self._rolls += 1
+        if self._heir is not None:  # it loads what is out of date by now
+            self._heir.ending = True
+            self._heir.signal(signal.SIGKILL)
+        self._seats.create_task(self._replace(self._rolls))
 
-    async def _replace(self, children: list[Process]) -> None:
-        for child in children:
-            await self._end(child)
-            while any(c.board.state is State.STARTING for c in self._children):  # noqa: ASYNC110  # memory has no event
-                await asyncio.sleep(TICK)
+    async def _replace(self, roll: int) -> None:
+        """Each in turn works on until its heir does: an app that cannot be loaded costs nobody."""
+        async with self._rolling:
+            for child in [child for child in self._children if not child.ending]:
+                if roll < self._rolls or self._stopping.is_set():
+                    return
+                if child.gone.is_set():  # by itself: who has its place now has loaded the app anew
+                    continue
+                try:
+                    heir = await self._start_heir()
+                except OSError as error:
+                    log.error("starting a worker process: %s; the others keep their places", error)
+                    return
+                if heir.gone.is_set():
+                    self._bury(heir)
+                    if not heir.ending:
+                        log.error("worker process %d did not get as far as working; the others stay", heir.pid)
+                    return
+                if child.gone.is_set() or self._stopping.is_set():  # its seat has seen to its place
+                    await self._end(heir)
+                    self._bury(heir)
+                    continue
+                child.replaced = True
+                self._seats.create_task(self._seat(heir))
+                await self._end(child)
+
+    async def _start_heir(self) -> Process:
+        """One that works, or is gone."""
+        heir = self._heir = self._start()
+        while not heir.gone.is_set() and heir.board.state is State.STARTING:
+            await asyncio.sleep(TICK)
+        self._heir = None
+        return heir
 
     # -- watching -----------------------------------------------------------------------------------------------------
 

@@ -86,7 +86,9 @@ class Worker:
         self.crew = Crew(
             parts.engine, parts.registry, parts.bus, parts.ports, self.settler, options.max_deaths, isolator is not None
         )
-        self.info = Info(self.crew, self._concurrency)
+        self.info = Info(self.crew, self._concurrency, self._stopping.is_set)
+        self._given_back = 0
+        """By the drain, so far."""
         self.left_behind = 0
         """After `run`: how many handlers that ignored their interruption still run; they die with the process."""
 
@@ -217,7 +219,7 @@ class Worker:
         self.left_behind = max(self._threads.abandoned, len(self.slots.stuck))
         if self._retires or not self.left_behind:
             await self.hand_back()
-        log.info("worker %s: stopped", crew.worker)
+        log.info("worker %s: stopped; %d job(s) given back unfinished", crew.worker, self._given_back)
 
     def _return_ready(self) -> None:
         for lane in self.crew.lanes.values():
@@ -228,7 +230,7 @@ class Worker:
         """Give back whatever is still held, spending nothing."""
         if self.crew.worker:
             try:
-                await self.crew.engine.retire(self.crew.worker)
+                self._given_back += await self.crew.engine.retire(self.crew.worker)
             except EngineUnavailable as error:
                 log.warning("could not give everything back: %s; the lease will", error)
 
@@ -377,6 +379,8 @@ class Worker:
 
     def _stored(self, steps: Sequence[Step], actives: dict[tuple[str, int], Active]) -> None:
         self.info.count(steps)
+        if self._stopping.is_set():
+            self._given_back += sum(step.kind is Kind.RELEASE for step in steps)
         if actives:
             for step in steps:
                 active = actives.pop((step.id, step.claim), None)

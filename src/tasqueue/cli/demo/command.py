@@ -31,12 +31,10 @@ def demo(chaos: bool, limit: int | None) -> None:
 
         show(
             f"{count_of(sum(map(len, found.values())), 'file')} in {count_of(len(found), 'package')} of Python's "
-            "standard library: a job per file, a group per package, then a chain that merges and ranks.",
-            Text(
-                f"Two worker processes on a SQLite file in {folder}"
-                + (", one of which gets killed, again and again." if chaos else "."),
-                "dim",
-            ),
+            "standard library:",
+            "a job per file, a group per package, then a chain that merges and ranks.",
+            Text(f"Two worker processes on a SQLite file in {folder}", "dim"),
+            *([Text("One of them gets killed, again and again.", "dim")] if chaos else []),
         )
         outcome = asyncio.run(run(found, Path(folder), chaos))
     show(*view(outcome, chaos))
@@ -54,13 +52,12 @@ def view(outcome: Outcome, chaos: bool) -> list[Block]:
         f"(a plain loop over the files: {outcome.plain_seconds:.1f} s).",
     ]
     if chaos or outcome.lost:
-        blocks.append(
-            Text(
-                f"{count_of(outcome.kills, 'worker')} killed: {jobs:,} jobs enqueued, {len(outcome.done):,} done, "
-                f"{len(outcome.lost):,} lost, {len(outcome.rerun):,} run more than once.",
-                "bad" if outcome.lost else "good",
-            )
+        style = "bad" if outcome.lost else "good"
+        killed = (
+            f"{count_of(outcome.kills, 'worker')} killed, {count_of(len(outcome.rerun), 'job')} run more than once:"
         )
+        counts = f"{jobs:,} jobs enqueued, {len(outcome.done):,} done, {len(outcome.lost):,} lost."
+        blocks += [Text(killed, style), Text(counts, style)]
     if outcome.ranking == outcome.expected:
         return [*blocks, Text("The totals are those of a plain loop over the same files.", "good")]
     expected = outcome.expected

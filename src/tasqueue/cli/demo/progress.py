@@ -44,7 +44,7 @@ class Bar:
     def show(self, done: int, total: int) -> None:
         """So much of it is done."""
         if self._rich is not None:
-            self._rich.update(self._task, completed=done, total=total)
+            self._rich.update(self._task, completed=done, total=total, refresh=True)
         elif (tenth := 10 * done // total) > self._tenth:
             self._tenth = tenth
             click.echo(f"{self._title}: {done:,} of {total:,} done")

@@ -123,7 +123,7 @@ async def _watch(fleet: Fleet, bar: Bar, total: int, kills: int) -> None:
         bar.show(done, total)
         due = len(fleet.killed) < kills and done * (kills + 1) >= total * (len(fleet.killed) + 1)
         if due and (pid := await fleet.kill_one()):
-            bar.say(f"Killed worker process {pid} after {done:,} jobs")
+            bar.say(f"Killed worker process {pid} at {done:,} of {total:,} done")
         if SYSTEM.mono() - moved > PATIENCE:
             raise click.ClickException(f"no job has ended for {PATIENCE:g} s, at {done:,} of {total:,}: {fleet.log()}")
         await asyncio.sleep(LOOK_EVERY)

@@ -57,6 +57,7 @@ class Working(Base):
                 again = [
                     _lease(job, job.hold) for job in member.held.values() if job.hold and job.hold.number == number
                 ]
+                _mark_asked(store, again)
                 return Claim(again, _next_due(store, wants))
             member.last = number
             now = self._now()
@@ -74,6 +75,8 @@ class Working(Base):
                     member.held[job.id] = job
                     leases.append(_lease(job, hold))
             due = _next_due(store, wants)
+            if store.asked:
+                _mark_asked(store, leases)
         if faults.active:
             store.hit_points()
             if leases:
@@ -232,6 +235,11 @@ def _lease(job: Job, hold: Hold) -> Lease:
         job.link,
         job.pos,
     )
+
+
+def _mark_asked(store: Store, leases: Sequence[Lease]) -> None:
+    for lease in leases:
+        lease.asked = lease.id in store.asked
 
 
 def _next_due(store: Store, queues: Sequence[str] | Mapping[str, int]) -> int | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from redis import exceptions as driver
 from redis.asyncio import connection as connections
@@ -25,8 +25,10 @@ from .target import Address, Fixed, Locator, Sentinels, Slots, Target
 
 _pack_fast: Callable[[tuple[object, ...]], bytes] | None
 try:
-    from hiredis import pack_command as _pack_fast  # pyright: ignore[reportUnknownVariableType]
-except ImportError:  # an optional part of the driver
+    import hiredis  # an optional part of the driver
+
+    _pack_fast = cast("Any", hiredis).pack_command
+except ImportError:
     _pack_fast = None
 
 MOST = 8
@@ -208,7 +210,6 @@ class Client:
             "socket_connect_timeout": self._timeout,
             "retry": Retry(NoBackoff(), 0),
             "protocol": 2,
-            "driver_info": None,
             "socket_read_size": 1 << 18,
         }
         if not sentinel:
@@ -272,8 +273,9 @@ def _pack(*args: object) -> bytes:
 
 
 async def _is_stale(connection: Any) -> bool:
+    look = getattr(connection, "can_read", None) or connection.can_read_destructive  # its name until redis-py 8
     try:
-        return bool(await connection.can_read())
+        return bool(await look())
     except Exception:  # whatever it is, this connection is not to be used
         return True
 

@@ -48,8 +48,8 @@ def forgets_jobs(info: Mapping[str, str]) -> str:
     policy = info.get("maxmemory_policy", "")
     if policy.startswith("allkeys-") and info.get("maxmemory", "0") != "0":
         return (
-            f"maxmemory_policy is {policy} with a maxmemory of {info['maxmemory']} bytes: when memory is full, the server"
-            " would throw away jobs that wait; set it to noeviction (CONFIG SET maxmemory-policy noeviction)"
+            f"maxmemory_policy is {policy} with a maxmemory of {info['maxmemory']} bytes: when memory is full, the"
+            " server would throw away jobs that wait; set it to noeviction (CONFIG SET maxmemory-policy noeviction)"
         )
     return ""
 

@@ -102,9 +102,9 @@ def ref_of(raw: bytes, at: int) -> object:
 
 
 def written_again(step: Step, worker: bytes, name: str) -> tuple[bytes, int]:
-    """What a settle stores, from its seq on, and when the job was first parked (0: never). `step.ref`: see `lease_of`."""
-    raw, head, at = step.ref
-    _, _, num, seq, version, flags, priority, _, pos, _, q, t, n, w, x, s, e, p, _ = head
+    """What a settle stores, from its seq on, and when the job was first parked (0: never). `step.ref`: see `ref_of`."""
+    raw, stored, at = step.ref
+    _, _, num, seq, version, flags, priority, _, pos, _, q, t, n, w, x, s, e, p, _ = stored
     kind = step.kind
     names_end = SIZE + q + t + n
     spec_at = names_end + w + x
@@ -124,10 +124,9 @@ def written_again(step: Step, worker: bytes, name: str) -> tuple[bytes, int]:
     else:
         flags |= 2
     prev = raw[tail_at + e : tail_at + e + p] if p else b""
-    return _pack_ended(
-        seq, version, flags, priority, step.claim, pos, at, q, t, n, len(worker), len(extra), s, len(tail), p,
-        len(result) ) + b"".join((raw[SIZE:names_end], worker, extra, raw[spec_at:tail_at], tail, prev, result)),
-        int(num)  # fmt: skip
+    sizes = (q, t, n, len(worker), len(extra), s, len(tail), p, len(result))
+    head = _pack_ended(seq, version, flags, priority, step.claim, pos, at, *sizes)
+    return b"".join((head, raw[SIZE:names_end], worker, extra, raw[spec_at:tail_at], tail, prev, result)), int(num)
 
 
 def _extra_after(step: Step, name: str, extra: bytes) -> bytes:
@@ -141,14 +140,13 @@ def _extra_after(step: Step, name: str, extra: bytes) -> bytes:
 
 def row_of(id: str, raw: bytes, held: tuple[bytes, bytes, bytes | None] | None) -> Row:
     """A stored job; `held`: worker, token and progress of one that runs."""
-    state, when, num, _, _, flags, priority, _, pos, claimed, q, t, n, w, x, s, e, p, r = _unpack(raw)
+    state, when, _, _, _, flags, priority, _, pos, claimed, q, t, n, w, x, s, e, p, r = _unpack(raw)
     at, parts = SIZE, list[bytes]()
     for size in (q, t, n, w, x, s, e, p, r):
         parts.append(raw[at : at + size])
         at += size
     queue, task, link, worker, extra, spec, tail, prev, result = parts
     deaths, died_with, _, reason, _ = _extra(extra) if extra else (0, "", "", "", "")
-    del num
     shown = _STATES[state]
     progress: bytes | None = raw[at:] or None
     holder, claimed_at = text(worker) or died_with, int(claimed) if claimed else None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from ... import faults
 from ...core.record import Kind, Step
 from .base import Base, keys, span, told
@@ -53,7 +55,7 @@ class Settling(Base):
         return accepted
 
     async def _with_refs(self, worker: str, steps: Sequence[Step]) -> list[Step]:
-        """What came without the engine's own handle gets one: while it is held, its record is as it was when claimed."""
+        """What came without the engine's own handle gets one: while it is held, its record stays as it was claimed."""
         bare = [step for step in steps if step.ref is None]
         *records, held = await self._run("get", *keys([step.id for step in bare]))
         at = {held[i] - 1: int(held[i + 2].split(b":", 2)[1]) for i in range(0, len(held), 4)}
@@ -62,14 +64,7 @@ class Settling(Base):
             for i, (step, raw) in enumerate(zip(bare, records, strict=True))
             if raw is not None
         }
-        found: list[Step] = []
-        for step in steps:
-            ref = step.ref or refs.get(id(step)) or _NOTHING
-            found.append(
-                Step(
-                    step.id, step.claim, step.kind, step.state, step.tail, step.result, step.delay, step.ttl,
-                    step.follow, step.key, step.reason, step.died, step.link, step.pos, ref, ) )  # fmt: skip return
-                    found
+        return [step if step.ref is not None else _with_ref(step, refs.get(id(step), _NOTHING)) for step in steps]
 
     def _remember(self, worker: str, steps: Sequence[Step], accepted: list[bool]) -> None:
         forgotten = self._forgotten
@@ -86,6 +81,10 @@ class Settling(Base):
 
 _NOTHING = ref_of(bytes(SIZE), 0)
 """The record of a job that is not stored: its step is refused, whatever it says."""
+
+
+def _with_ref(step: Step, ref: object) -> Step:
+    return replace(step, ref=ref)
 
 
 def _arguments(worker: str, steps: Sequence[Step]) -> tuple[list[int], list[object]]:

@@ -84,7 +84,8 @@ def _address(text: str, port: int, wrong: Callable[[str], InvalidJob]) -> Addres
     if not colon or number.endswith("]"):
         host, number = text, str(port)
     if not number.isdecimal() or not 0 < int(number) < 65536:
-        raise wrong(f"{number!r} is no port")
+        # Without the text: it may be part of a password.
+        raise wrong("the port is no number; in a user or password write / as %2F, @ as %40, : as %3A")
     return unquote(host.strip("[]")) or "localhost", int(number)
 
 

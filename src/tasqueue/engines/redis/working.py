@@ -55,7 +55,7 @@ class Working(Base):
         reply = await self._run("claim", *args)
         if reply is None:
             raise WorkerGone(f"worker {worker!r} was reclaimed, retired or never registered")
-        now, due, moved, short = reply[:4]
+        now, due, moved, short, asked = reply[:5]
         listener.note(map(text, short))
         self._next_due = due
         if faults.active:
@@ -63,7 +63,12 @@ class Working(Base):
                 faults.point("M1.due_read")
                 faults.point("M2.moved")
             faults.point("W2.claimed")
-        return Claim(_leases(number, now, reply), due)
+        leases = _leases(number, now, reply)
+        if asked:
+            told = set(map(text, asked))
+            for lease in leases:
+                lease.asked = lease.id in told
+        return Claim(leases, due)
 
     async def beat(self, worker: str, lease: int, info: bytes, progress: Sequence[tuple[str, int, bytes]] = ()) -> Beat:
         args: list[object] = [key(worker), lease, info]
@@ -137,19 +142,26 @@ def submission(records: Sequence[Record], links: Sequence[Link]) -> list[object]
                 mine[record.link] += (record.pos, key(record.id))
         records = [record for record in records if not record.link or record.link in mine]
         for link in links:
-            args += (
-                key(link.key), link.n, span(link.result_ttl), span(link.failed_ttl), link.max_prev,
-                b"".join(map(template, link.on_success)), b"".join(map(template, link.on_error)), len(mine[link.key]) //
-                2, )  # fmt: skip args += mine[link.key] unique: dict[str, Record] = {} for record in records:
-                unique.setdefault(record.id, record) for run in groups_of(unique.values()): one = run[0] due: object =
-                "" if one.due is None else one.due args += (key(one.queue), one.priority, key(one.link), f"held{due}" if
-                one.held else due, len(run)) for record in run: args.append(record.id.encode("utf-8", "surrogatepass"))
-                args.append(rest_of(record)) return args
+            args += (key(link.key), link.n, span(link.result_ttl), span(link.failed_ttl), link.max_prev)
+            args += (b"".join(map(template, link.on_success)), b"".join(map(template, link.on_error)))
+            args.append(len(mine[link.key]) // 2)
+            args += mine[link.key]
+    unique: dict[str, Record] = {}
+    for record in records:
+        unique.setdefault(record.id, record)
+    for run in groups_of(unique.values()):
+        one = run[0]
+        due: object = "" if one.due is None else one.due
+        args += (key(one.queue), one.priority, key(one.link), f"held{due}" if one.held else due, len(run))
+        for record in run:
+            args.append(record.id.encode("utf-8", "surrogatepass"))
+            args.append(rest_of(record))
+    return args
 
 
 def _leases(number: int, now: int, reply: Sequence[list[bytes | None]]) -> list[Lease]:
     leases: list[Lease] = []
-    for i in range(4, len(reply), 2):
+    for i in range(5, len(reply), 2):
         taken, records = reply[i], reply[i + 1]
         ids, tokens = taken[::2], taken[1::2]
         for id, token, raw in zip(ids, tokens, records, strict=True):

@@ -182,6 +182,7 @@ class Claiming(Producing):
             job.parked_at,
             job.link,
             job.pos,
+            asked=job.cancel,
         )
         hand.held[job.id] = Held(lease, delivery)
         if job.cancel:

@@ -177,6 +177,10 @@ def _claim(worker: str, number: int, last_empty: int, wants: Mapping[str, int], 
                 leases += _take(tx, nr, number, queue, limit)
         if leases:
             tx.run("claimed", number, nr)
+    if leases and tx.value("asked_any"):
+        asked = set(tx.column("asked_among", str([lease.ref for lease in leases])))
+        for lease in leases:
+            lease.asked = lease.ref in asked
     dates = [at for queue in open if (at := tx.value("next_due", queue)) is not None]
     tx.passed.append("W2.claimed")
     return Claim(leases, min(dates, default=None))

@@ -142,6 +142,40 @@ async def test_a_request_outlives_the_death_of_the_holder(h: Harness) -> None:
     assert list((await next_one.beat()).cancels) == ["a"]
 
 
+@pytest.mark.parametrize("way", ["release", "retire", "reclaim"])
+async def test_the_claim_after_a_request_says_so(h: Harness, way: str) -> None:
+    """Its holder was not told, or could not act: whoever claims it next need not run it."""
+    await h.put("a", "b")
+    first, second = await h.worker("first"), await h.worker("second")
+    leases = await first.claim()
+    assert [lease.asked for lease in leases] == [False, False]
+    assert await cancel(h, "a") == ["asked"]
+    if way == "release":
+        assert await first.settle(*map(release, leases)) == [True, True]
+    elif way == "retire":
+        assert await h.engine.retire("first") == 2
+    else:
+        assert await h.engine.reclaim("first", "killed") == ["first"]
+    found = await second.claim()
+    assert {lease.id: lease.asked for lease in found} == {"a": True, "b": False}
+    again = await second.claim_again(second.number)
+    assert {lease.id: lease.asked for lease in again} == {"a": True, "b": False}
+    assert await second.settle(*(end(lease, State.CANCELLED) if lease.asked else end(lease) for lease in found))
+    assert await h.states("a", "b") == [State.CANCELLED, State.SUCCESSFUL]
+
+
+async def test_a_claim_says_nothing_of_a_request_that_is_forgotten(h: Harness) -> None:
+    await h.put("a", "b")
+    worker = await h.worker()
+    a, b = await worker.claim()
+    assert await cancel(h, "a", "b") == ["asked", "asked"]
+    await worker.settle(retry(a))
+    assert (await worker.take("a")).asked is False
+    await worker.settle(fail(b))
+    await h.reopen("b")
+    assert (await worker.take("b")).asked is False
+
+
 async def test_a_request_does_not_outlive_the_job(h: Harness) -> None:
     await h.put("a")
     worker = await h.worker()

@@ -2,8 +2,9 @@
 -- include: base must
 --
 -- ARGV    worker, number, engine (hex), then queue, limit of each
--- result  false when the worker is gone; else {now, next due or false, moved, {short queues}, then for each run:
---         {id, place, id, place, ...}, {record, record, ...}}; of a repeat: {now, next due, 0, {}, {id, token, ...}, {record, ...}}
+-- result  false when the worker is gone; else {now, next due or false, moved, {short queues}, {ids that somebody asked to
+--         cancel}, then for each run: {id, place, id, place, ...}, {record, record, ...}}; of a repeat: {now, next due, 0, {},
+--         {ids}, {id, token, ...}, {record, ...}}
 -- cost    2.2 us a job: one ZPOPMIN, one MGET, one HSET a queue
 local worker, number, engine = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local last = call('HGET', K .. 'w:' .. worker, 'n')
@@ -14,7 +15,8 @@ if call('EXISTS', K .. 'paused') == 1 then
     for _, queue in ipairs(call('HKEYS', K .. 'paused')) do paused[queue] = true end
 end
 local moved, short, earliest = 0, {}, false
-local reply = {now, false, 0, short}
+local told = {}
+local reply = {now, false, 0, short, told}
 
 local function look_ahead(queue)
     local date = call('ZRANGE', K .. 'due:' .. queue, 0, 0, 'WITHSCORES')[2]
@@ -25,6 +27,14 @@ local function records(ids)
     local keys = {}
     for i, id in ipairs(ids) do keys[i] = R .. id end
     return call('MGET', unpack(keys))
+end
+
+local asked = call('EXISTS', K .. 'asked') == 1
+local function look_asked(taken)
+    if not asked then return end
+    for i = 1, #taken, 2 do
+        if call('SISMEMBER', K .. 'asked', taken[i]) == 1 then told[#told + 1] = taken[i] end
+    end
 end
 
 if number <= tonumber(last) then
@@ -44,6 +54,7 @@ if number <= tonumber(last) then
             pairs_[#pairs_ + 1] = found[i][1]
             pairs_[#pairs_ + 1] = found[i][2]
         end
+        look_asked(pairs_)
         reply[#reply + 1] = pairs_
         reply[#reply + 1] = records(ids)
     end
@@ -77,6 +88,7 @@ for i = 4, #ARGV, 2 do
                 end
             end
             if n > 1 then call('HSET', K .. 'run:' .. worker, unpack(hold)) end
+            look_asked(popped)
             reply[#reply + 1] = popped
             reply[#reply + 1] = found
             taken = taken + #found

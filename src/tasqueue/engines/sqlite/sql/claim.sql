@@ -36,6 +36,10 @@ UPDATE ns_job SET progress = ? WHERE id = ? AND EXISTS (
 SELECT j.id FROM ns_asked a CROSS JOIN ns_running r ON r.seq = a.seq CROSS JOIN ns_job j ON j.seq = a.seq
 WHERE r.worker = ?;
 
+-- name: asked_among
+-- ? JSON array of seqs -> those that somebody asked to cancel
+SELECT seq FROM ns_asked WHERE seq IN (SELECT value FROM json_each(?));
+
 -- name: draining
 -- ? nr -> 1: somebody asked it to drain
 SELECT drain FROM ns_worker WHERE nr = ?;

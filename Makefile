@@ -37,11 +37,11 @@ define new-venv
 @$(BIN)/python -m pip install -qq --no-deps --no-build-isolation -e .
 endef
 
-.PHONY: help demo test check fix bench docs lock clean
+.PHONY: help demo test check fix bench bench-rivals docs lock clean
 .DEFAULT_GOAL := help
 
 help: ## list these verbs
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: $(if $(wildcard $(DEV)),$(DEV),$(DEMO)) ## see it work, in a minute, with nothing but Python
 	@$(BIN)/tasqueue demo $(ARGS)
@@ -61,6 +61,9 @@ fix: $(DEV) ## format, and mend what ruff can mend
 
 bench: $(DEV) ## measure jobs per second on this machine
 	@$(BIN)/tasqueue bench $(ARGS)
+
+bench-rivals: $(DEV) ## measure it and ten other libraries in turn, on one server
+	@PYTHONPATH=. $(BIN)/python benchmarks/rivals/run.py $(ARGS)
 
 docs: $(DEV) ## write the tables of docs/ that are taken from the code
 	@$(BIN)/python docs/tables.py

@@ -1,6 +1,6 @@
 """A process of a library's own environment, which has nothing but that library: worker or producer.
 
-    python child.py about|work|fill|offer NAME [NUMBER]
+`python child.py ROLE NAME [NUMBER …]`; the roles are at the end.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def about(adapter: Any) -> dict[str, Any]:
         "scenarios": getattr(adapter, "SCENARIOS", None),
         "left": getattr(adapter, "LEFT", None),
         "done": getattr(adapter, "DONE", None),
-        "versions": {d.metadata["Name"]: d.version for d in metadata.distributions() if d.metadata["Name"] != "pip"},
+        "versions": {one.metadata["Name"]: one.version for one in metadata.distributions()}
+        | getattr(adapter, "VERSIONS", {}),
     }
 
 
@@ -120,7 +121,7 @@ def main(role: str, name: str, *rest: str) -> None:
             task, args = ("noop", (5, 4)) if rest[1] == "noop" else ("sleep", (0.01,))
             bulk = getattr(adapter, "fill", None)
             if bulk is not None and rest[2:] == ("bulk",):
-                run(bulk(int(rest[0]), task, *args))
+                print(run(bulk(int(rest[0]), task, *args)))
             else:
                 print(fill(adapter, int(rest[0]), task, *args))
         case "offer":

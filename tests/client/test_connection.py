@@ -157,8 +157,7 @@ def test_an_engine_or_one_for_both_roles() -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"engine": "redis://u:secret@h"}, Unsupported, "redis"),
-        ({"engine": "postgres://h"}, Unsupported, "postgres"),
+        ({"engine": "postgres://u:secret@h"}, Unsupported, "postgres"),
         ({"engine": 5}, InvalidJob, "not int"),
         ({"engine": memory(), "namespace": "other"}, InvalidJob, "namespace 'other' beside"),
         ({"broker": "memory://x"}, InvalidJob, "results=None"),

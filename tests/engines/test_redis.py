@@ -361,6 +361,24 @@ async def test_many_more_calls_than_connections(server: services.Server) -> None
         assert len(connected) < 40
 
 
+async def test_a_schedule_that_is_fired_while_the_due_ones_are_read(
+    server: services.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(server.url, "ticks") as engine, opened(server.url, "ticks") as other:
+        now = await engine.now()
+        await engine.put_schedule(Schedule("s", "@every 1h", "t", "q", 0, b"job", anchor=0, next_at=now))
+        read = engine._read
+
+        async def slowly(command: str, name: str, *args: object) -> object:
+            found = await read(command, name, *args)
+            if command == "ZRANGEBYSCORE":
+                assert await other.fire([Tick("s", now, now, now + 3_600_000, record("tick"))]) == [True]
+            return found
+
+        monkeypatch.setattr(engine, "_read", slowly)
+        assert await engine.schedules(due=True) == []
+
+
 # -- URLs -------------------------------------------------------------------------------------------------------------
 
 

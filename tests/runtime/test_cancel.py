@@ -301,7 +301,9 @@ async def test_one_whose_worker_died_before_it_was_told_is_not_run_again(srv: Se
     srv.register_task("known", lambda payload, ctx: ran.append(ctx.meta.id), queue="q")
     spec = codec.encode_spec(Job(kind), 0) if kind != "newer" else msgspec.msgpack.encode([codec.VERSION + 1, {}])
     engine = await engine_of(srv)
-    await engine.submit([Record("job", "q", kind, spec), Record("next", "q", "known", codec.encode_spec(Job("known"), 0))])
+    await engine.submit(
+        [Record("job", "q", kind, spec), Record("next", "q", "known", codec.encode_spec(Job("known"), 0))]
+    )
     await engine.register("dies", 60_000, b"", {}, 1)
     assert len((await engine.claim("dies", 1, {"q": 1})).leases) == 1
     assert await srv.cancel("job")

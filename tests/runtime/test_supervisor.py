@@ -145,7 +145,7 @@ async def test_a_second_signal_skips_the_grace(make: Make) -> None:
     meta = (await fleet.server.get_job("job")).meta
     assert (meta.status, meta.retried, meta.deaths) == (Status.QUEUED, 0, 0)
     assert [message.meta.id for message in await fleet.server.get_pending()] == ["job"]
-    assert "ending 2 worker process(es) now" in fleet.said()
+    assert "worker process(es) now; what they hold is given back" in fleet.said()
     assert "is gone; 1 job(s) given back unfinished" in fleet.said()
 
 
@@ -334,12 +334,12 @@ async def test_starts_that_fail_do_not_end_a_child_that_takes_its_time(make: Mak
     fleet = make()
     fleet.tell("one-waits")
     supervisor = fleet.start(processes=2)
-    await fleet.until(lambda: fleet.said().count("RuntimeError: no database") >= TRIES, "so many starts that fail", 40.0)
+    await fleet.until(lambda: fleet.said().count("ended: exit code 1") >= TRIES, "so many starts that fail", 40.0)
     fleet.tell("go-lifespan")
     await fleet.server.enqueue(Job("hold", id="job"))
     first = await fleet.started("job")
     (fleet.folder / "one-waits").unlink()
-    await fleet.until(lambda: len(fleet.processes()) == 3, "a second child, after all")
+    await fleet.until(lambda: fleet.said().count(": serving ") == 2, "a second child, after all")
     fleet.tell("go-job")
     assert (await fleet.server.wait("job", 10)).meta.deaths == 0
     assert {first.pid, supervisor.pid} < set(fleet.processes())

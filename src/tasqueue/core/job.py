@@ -176,7 +176,8 @@ def _check_members(jobs: object, what: str, least: int) -> tuple[Job[Any], ...]:
 
 
 def _check_follow_ups(jobs: object, what: str) -> tuple[Job[Any], ...]:
-    follow_ups = _as_jobs((jobs,) if isinstance(jobs, Job) else jobs, what)
+    one = cast("object", (jobs,) if isinstance(jobs, Job) else jobs)
+    follow_ups = _as_jobs(one, what)
     _check_inner(follow_ups, f"a job in {what}")
     count, level = 0, list(follow_ups)
     for depth in range(1, MAX_NESTING + 2):
@@ -200,7 +201,8 @@ def _as_jobs(jobs: object, what: str) -> tuple[Job[Any], ...]:
                     f"{what} must be Jobs, not {type(item).__name__} ({item!r}); a typed task makes one with .job(...)"
                 )
         return cast("tuple[Job[Any], ...]", items)
-    raise InvalidJob(f"{what} must be a sequence of Jobs, not {type(jobs).__name__} ({jobs!r})")
+    given = cast("object", jobs)
+    raise InvalidJob(f"{what} must be a sequence of Jobs, not {type(given).__name__} ({given!r})")
 
 
 def _check_inner(jobs: Iterable[Job[Any]], what: str) -> None:

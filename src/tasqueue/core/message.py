@@ -196,7 +196,7 @@ def message(row: Row, max_retries: int = 0) -> JobMessage:
         what = job(spec, row.id, row.queue)
     except (codec.Undecodable, codec.NewerVersion, ValueError) as error:
         spec = Spec(codec.VERSION, row.task or "undecodable", row.spec)
-        what = Job("undecodable", row.spec)
+        what: Job[Any] = Job("undecodable", row.spec)
         tail = tail if tail.prev_err else msgspec.structs.replace(tail, prev_err=str(error))
     return JobMessage(what, meta(row, spec, tail, max_retries))
 

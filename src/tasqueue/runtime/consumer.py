@@ -193,7 +193,7 @@ class Consumer:
             crew.bus.emit(Claimed(crew.worker, tuple(lease.id for lease in leases)))
 
     def _decode(self, lease: Lease) -> Run | None:
-        """A runnable job, or None when it was settled right here: undecodable, newer, cancelled, unknown, died alone."""
+        """A runnable job, or None when it was settled here: undecodable, newer, cancelled, unknown, died alone."""
         crew = self.crew
         try:
             spec = codec.decode_spec(lease.spec)

@@ -254,7 +254,7 @@ class Supervisor:
     async def _start_heir(self) -> Process:
         """One that works, or is gone."""
         heir = self._heir = self._start()
-        while not heir.gone.is_set() and heir.board.state is State.STARTING:
+        while not heir.gone.is_set() and heir.board.state is State.STARTING:  # noqa: ASYNC110  # memory has no event
             await asyncio.sleep(TICK)
         self._heir = None
         return heir

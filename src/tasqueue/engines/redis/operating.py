@@ -59,14 +59,18 @@ class Operating(Base):
         return bool(await self._run("delete_schedule", key(id), again=False))
 
     async def schedules(self, due: bool = False, limit: int = 1000) -> list[Schedule]:
+        now = 0
         if due:
-            found = await self._read("ZRANGEBYSCORE", "ticks", "-inf", await self.now(), "LIMIT", 0, limit)
+            now = await self.now()
+            found = await self._read("ZRANGEBYSCORE", "ticks", "-inf", now, "LIMIT", 0, limit)
         else:
             found = sorted(await self._read("HKEYS", "scheds"), key=text)[:limit]
         if not found:
             return []
         stored = await self._read("HMGET", "scheds", *found)
-        return [_schedule(text(id), data) for id, data in zip(found, stored, strict=True) if data is not None]
+        entries = [_schedule(text(id), data) for id, data in zip(found, stored, strict=True) if data is not None]
+        # Between the two reads somebody else may have fired a tick.
+        return [entry for entry in entries if entry.next_at <= now and not entry.paused] if due else entries
 
     async def fire(self, ticks: Sequence[Tick]) -> list[bool]:
         if not ticks:

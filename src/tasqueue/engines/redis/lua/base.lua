@@ -56,7 +56,31 @@ local function wake(queue, n)
     end
 end
 
-local lines, stirred, redated = {}, {}, {}
+local lines, stirred, redated, released = {}, {}, {}, {}
+local block, ahead = 0, 0
+
+-- How many places this script will ask for: they are counted in one step.
+local function reserve(n)
+    ahead = n
+    block = call('INCRBY', K .. 'seq', n) - n
+end
+
+local function next_place()
+    if ahead == 0 then return call('INCR', K .. 'seq') end
+    ahead = ahead - 1
+    block = block + 1
+    return block
+end
+
+-- No longer held back; noted when the script ends.
+local function release(queue, id)
+    local list = released[queue]
+    if not list then
+        list = {}
+        released[queue] = list
+    end
+    list[#list + 1] = id
+end
 
 local function to_line(queue, place, id)
     local line = lines[queue]
@@ -85,7 +109,12 @@ local function settle_lines()
         end
         stir(queue, #line / 2)
     end
-    lines = {}
+    for queue, list in pairs(released) do
+        for first, last in each_chunk(list, 1) do
+            call('ZREM', K .. 'held:' .. queue, unpack(list, first, last))
+        end
+    end
+    lines, released = {}, {}
 end
 
 -- The end of every script that moved jobs: writes the lines and dates, wakes who sleeps.

@@ -28,7 +28,7 @@ end
 
 -- Inserts a record (from its version on) if its id is new. What an earlier link of that name has left makes room.
 local function insert(queue, priority, due, held, link, id, rest)
-    local seq = call('INCR', K .. 'seq')
+    local seq = next_place()
     local state = held and 0 or due and due > now and 2 or 1
     local rec = spack('<Bddd', state, state ~= 1 and due or 0, 0, seq) .. rest
     if not call('SET', R .. id, rec, 'NX') then
@@ -59,17 +59,33 @@ local function end_link(link, state)
     ended(link)
 end
 
--- A held one becomes ready at a new place, or due. `p` is parsed, and stored here.
-local function let_go(id, p)
-    call('ZREM', K .. 'held:' .. p.queue, id)
-    if p.when > now then
-        p.state = 2
-        to_due(p.queue, p.when, p.seq, id)
+-- A held one becomes ready at a new place, or due. `rec` is its record; what the job before saved is put in, unless `saved` is nil.
+local function let_go(id, rec, saved)
+    local when = sunpack('<d', rec, 2)
+    local seq, _, flags, priority = sunpack('<dBBb', rec, 18)
+    local size = sunpack('<H', rec, 45)
+    local queue = string.sub(rec, 73, 72 + size)
+    local state = 2
+    if when <= now then state, when = 1, 0 end
+    if saved == nil or saved == false and flags == 0 then
+        rec = spack('<Bd', state, when) .. string.sub(rec, 10)
+    elseif flags == 0 then
+        rec = concat({
+            spack('<Bd', state, when), string.sub(rec, 10, 26), '\1', string.sub(rec, 28, 64), spack('<I4', #saved),
+            string.sub(rec, 69), saved,
+        })
     else
-        p.state, p.when = 1, 0
-        to_line(p.queue, call('INCR', K .. 'seq') - p.priority * PRIORITY, id)
+        local p = parse(rec)
+        p.state, p.when, p.prev = state, when, saved
+        rec = build(p)
     end
-    call('SET', R .. id, build(p))
+    release(queue, id)
+    if state == 2 then
+        to_due(queue, when, seq, id)
+    else
+        to_line(queue, next_place() - priority * PRIORITY, id)
+    end
+    call('SET', R .. id, rec)
 end
 
 local function step_ended(link, pos, state, saved)
@@ -88,13 +104,10 @@ local function step_ended(link, pos, state, saved)
     end
     local rec = v[3] and call('GET', R .. v[3])
     if not rec then return end
+    if running and string.byte(rec) == 0 then return let_go(v[3], rec, saved) end
     local p = parse(rec)
     p.prev = saved
-    if running and p.state == 0 then
-        let_go(v[3], p)
-    else
-        call('SET', R .. v[3], build(p), 'KEEPTTL')
-    end
+    call('SET', R .. v[3], build(p), 'KEEPTTL')
 end
 
 local function pack_results(n, found, most)

@@ -145,7 +145,9 @@ local function forget(id, p)
     ended('j:' .. id)
 end
 
--- Writes down who has ended in this batch: `names` are ids, separated by the one byte that none of them has.
+-- Writes down who has ended: `names` are ids, separated by the one byte that none of them has. 500 at most: an entry is read,
+-- listed and forgotten as a whole.
+local ENTRY = 500
 local function note_ended(state, num, n, names, ttl)
     num = string.format('%.0f', num)
     call('XADD', K .. 'x:' .. state, num, n, names)

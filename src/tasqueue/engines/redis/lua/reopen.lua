@@ -36,7 +36,7 @@ if v[1] then
         call('SADD', K .. 'queues', p.queue)
         local current = call('HGET', key, 'i' .. v[2])
         local other = current and call('GET', R .. current)
-        if other and string.byte(other) == 0 then let_go(current, parse(other)) end
+        if other and string.byte(other) == 0 then let_go(current, other) end
     end
 end
 if ready then to_line(p.queue, call('INCR', K .. 'seq') - p.priority * PRIORITY, id) end

@@ -67,6 +67,37 @@ local function progress(id)
 end
 
 local refused = good < count
+
+-- Those that something follows end one by one, but are written down together.
+local open, entries = {}, {}
+local function entry_of(state, ttl, id)
+    local name = state .. ':' .. ttl
+    local entry = open[name]
+    if not entry then
+        entry = {num = call('INCR', K .. 'seq'), state = state, ttl = ttl}
+        entries[#entries + 1] = entry
+        open[name] = entry
+    end
+    entry[#entry + 1] = id
+    if #entry == ENTRY then open[name] = nil end
+    return entry.num
+end
+
+local following = 0
+at = 3 + count
+while at <= total do
+    local op = ARGV[at]
+    if op == 'E' then
+        at = at + 5 + ARGV[at + 4]
+    elseif op == 'L' then
+        following = following + 1 + ARGV[at + 7]
+        at = at + 8 + 5 * ARGV[at + 7]
+    else
+        following = following + 1
+        at = at + 7
+    end
+end
+if following > 1 then reserve(following) end
 at, k = 3 + count, 0
 while at <= total do
     local op, claim = ARGV[at], ARGV[at + 1]
@@ -97,9 +128,8 @@ while at <= total do
                 accepted[k + i] = applied_before(id, claim, state)
             end
         end
-        -- 500 in an entry: one is read, listed and forgotten as a whole
-        for first = 1, refused and #names or n, 500 do
-            local last = math.min(first + 499, refused and #names or n)
+        for first = 1, refused and #names or n, ENTRY do
+            local last = math.min(first + ENTRY - 1, refused and #names or n)
             if first > 1 then num = call('INCR', K .. 'seq') end
             if first > 1 then
                 local late = spack('<d', num)
@@ -133,14 +163,12 @@ while at <= total do
                 call('DEL', R .. id)
                 progress(id)
             else
-                local num = call('INCR', K .. 'seq')
-                local rec = spack('<Bdd', state, now, num) .. rest .. progress(id)
+                local rec = spack('<Bdd', state, now, entry_of(state, ttl, id)) .. rest .. progress(id)
                 if ttl == '' then
                     call('SET', R .. id, rec)
                 else
                     call('SET', R .. id, rec, 'PX', ttl)
                 end
-                note_ended(state, num, 1, id, ttl)
             end
             if asked then call('SREM', K .. 'asked', id) end
             ended('j:' .. id)
@@ -180,13 +208,16 @@ while at <= total do
                 state, when = 2, now + delay
                 to_due(queue, when, sunpack('<d', rest), id)
             else
-                to_line(queue, call('INCR', K .. 'seq') - sunpack('b', rest, 11) * PRIORITY, id)
+                to_line(queue, next_place() - sunpack('b', rest, 11) * PRIORITY, id)
             end
             call('SET', R .. id, spack('<Bdd', state, when, parked) .. rest)
         else
             accepted[k] = applied_before(id, claim, false)
         end
     end
+end
+for _, entry in ipairs(entries) do
+    note_ended(entry.state, entry.num, #entry, concat(entry, '\255'), entry.ttl)
 end
 tell_groups()
 flush()

@@ -29,16 +29,17 @@ for _ = 1, tonumber(ARGV[1]) do
 end
 
 local total = #ARGV
-local ready = spack('<Bdd', 1, 0, 0)
+local ready, held_back = spack('<Bdd', 1, 0, 0), spack('<Bdd', 0, 0, 0)
 while at <= total do
     local queue, priority, link, due, count = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2], ARGV[at + 3], tonumber(ARGV[at + 4])
     local from = at + 5
     at = from + 2 * count
     if link == '' or fresh[link] then
         local done = false
-        if due == '' then
+        if due == '' or due == 'held' then
+            local state, key, top = ready, K .. 'q:' .. queue, priority * PRIORITY
+            if due == 'held' then state, key, top = held_back, K .. 'held:' .. queue, 0 end
             local seq = call('INCRBY', K .. 'seq', count) - count
-            local top = priority * PRIORITY
             done = true
             for first = 0, count - 1, CHUNK / 2 do
                 local pairs_, line = {}, {}
@@ -47,17 +48,17 @@ while at <= total do
                     local id = ARGV[from + 2 * i]
                     local place = seq + i + 1
                     pairs_[n] = R .. id
-                    pairs_[n + 1] = ready .. spack('<d', place) .. ARGV[from + 2 * i + 1]
+                    pairs_[n + 1] = state .. spack('<d', place) .. ARGV[from + 2 * i + 1]
                     line[n] = place - top
                     line[n + 1] = id
                     n = n + 2
                 end
                 if call('MSETNX', unpack(pairs_)) == 1 then
-                    call('ZADD', K .. 'q:' .. queue, unpack(line))
-                    stir(queue, (n - 1) / 2)
+                    call('ZADD', key, unpack(line))
+                    stir(queue, due == '' and (n - 1) / 2 or 0)
                 else
                     for i = 1, n - 1, 2 do
-                        insert(queue, priority, false, false, link, line[i + 1], string.sub(pairs_[i + 1], 26))
+                        insert(queue, priority, false, due == 'held', link, line[i + 1], string.sub(pairs_[i + 1], 26))
                     end
                 end
             end

@@ -115,13 +115,13 @@ class Bus:
 
     def __init__(self) -> None:
         self._listeners: dict[type[Event], list[Callable[[Any], None]]] = {}
-        self.active = False
-        """Whether anybody listens to anything."""
+        self.per_job = False
+        """Whether anybody listens to what happens to single jobs, so that slots have to remember them."""
 
     def on(self, event: type[E], fn: Callable[[E], None]) -> None:
         """Call `fn` at each such event."""
         self._listeners.setdefault(event, []).append(fn)
-        self.active = True
+        self.per_job = self.per_job or event in (Started, Ended, Retrying)
 
     def wanted(self, event: type[Event]) -> bool:
         """Whether anybody listens to it."""

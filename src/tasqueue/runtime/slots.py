@@ -149,7 +149,7 @@ class Slots:
                 active.timeout = timeout
                 if not active.alone:  # the isolator gives the whole of it to the child, once that has started
                     self.deadlines.add(active, timeout)
-            if bus.active and bus.wanted(Started):
+            if bus.per_job and bus.wanted(Started):
                 bus.emit(Started(lease.id, spec.task, lane.queue, run.worker))
             try:
                 if faults.active:
@@ -184,7 +184,7 @@ class Slots:
                 if faults.active:
                     faults.point("W7.decided")
                 del running[lease.id]
-                if step.state is not successful or trait.heard or bus.active:
+                if step.state is not successful or trait.heard or bus.per_job:
                     active.seconds = ended - at
                     put(step, active, run.worker)
                 else:

@@ -70,10 +70,8 @@ local function let_go(id, rec, saved)
     if saved == nil or saved == false and flags == 0 then
         rec = spack('<Bd', state, when) .. string.sub(rec, 10)
     elseif flags == 0 then
-        rec = concat({
-            spack('<Bd', state, when), string.sub(rec, 10, 26), '\1', string.sub(rec, 28, 64), spack('<I4', #saved),
-            string.sub(rec, 69), saved,
-        })
+        rec = spack('<Bd', state, when) .. string.sub(rec, 10, 26) .. '\1' .. string.sub(rec, 28, 64) .. spack('<I4', #saved)
+            .. string.sub(rec, 69) .. saved
     else
         local p = parse(rec)
         p.state, p.when, p.prev = state, when, saved

@@ -16,7 +16,8 @@ def markdown(report: dict[str, Any]) -> str:
         f"{report['at']}, {report['runs']} rounds in turn, {report['seconds']} s. {machine['cpu']}, {machine['cores']} "
         f"cores, {machine['system']}; {report['python']}; {server['version']}, {server['transport']}, appendonly "
         f"{server['appendonly']}, save {server['save']}; load before "
-        f"{report['load']['before']}, after {report['load']['after']} (its own part is about 2).",
+        f"{report['load']['before']}, after {report['load']['after']}.",
+        *(["", report["note"]] if report["note"] else []),
         "",
         "Medians, the lowest and highest run, and ours / theirs by the medians. Of jobs/s more is better, so a ratio "
         "above 1 is in our favour; of ms less is better, so one below 1 is.",

@@ -1,6 +1,6 @@
 """Ours and its rivals in turn, on one server, in one run: `make bench-rivals`.
 
-    python benchmarks/rivals/run.py [--only NAME]… [--jobs N] [--runs N] [--out STEM] [--envs FOLDER]
+    python benchmarks/rivals/run.py [--only NAME]… [--jobs N] [--runs N] [--out STEM] [--note TEXT] [--envs FOLDER]
 
 Each rival is installed into an environment of its own, in the interpreter that runs this. A round measures every
 library once; the order is the same in each, ours first. What fails to install or to run is told with its reason.
@@ -49,6 +49,7 @@ def main() -> int:
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": round(time.monotonic() - began),
             "load": {"before": round(load[0], 2), "after": round(os.getloadavg()[0], 2)},
+            "note": options.note,
             "machine": _machine(),
             "server": _server(redis),
             "python": f"{platform.python_implementation()} {platform.python_version()}",
@@ -81,6 +82,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=3, help="rounds  [default: 3]")
     parser.add_argument("--out", type=Path, help="write STEM.json and STEM.md")
     parser.add_argument("--envs", type=Path, help="a folder for the environments, kept  [default: a temporary one]")
+    parser.add_argument("--note", default="", help="what a reader of the report should know, as what else was running")
     return parser.parse_args()
 
 

@@ -220,15 +220,16 @@ async def test_an_idle_worker_sends_little(server: services.Server) -> None:
             client = admin(server)
             await asyncio.sleep(0.5)
             before = calls(client)
-            await asyncio.sleep(3.0)
+            await asyncio.sleep(5.0)
             after = calls(client)
         finally:
             await srv.stop()
             await running
     # Each script asks for the time once, and nothing else does but `now`.
     sent = sum(after.get(name, 0) - before.get(name, 0) for name in ("time", "ping"))
-    beats = 3
-    assert (sent - beats) / 3 <= 2.7  # promote and reclaim once a second, prune, a look of its own every 5 s
+    beats = 5
+    # Two a second: reclaim, promote, now and then a prune and a look of its own; one of them may fall on an edge.
+    assert (sent - beats) / 5 <= 2.2
 
 
 # -- scripts ----------------------------------------------------------------------------------------------------------

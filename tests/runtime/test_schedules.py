@@ -17,7 +17,7 @@ from tasqueue.core.record import Schedule
 from tasqueue.engines import connect
 from tasqueue.events import Bus, Ticked
 from tasqueue.interfaces import Engine
-from tasqueue.runtime.duties import Scheduler
+from tasqueue.runtime.duties import IDLE, Scheduler
 from tasqueue.testing.clock import ManualClock
 
 from .conftest import Make
@@ -126,13 +126,13 @@ async def test_not_before_its_time_and_of_missed_ticks_only_the_latest(engine: E
     scheduler = Scheduler(engine, Bus())
     await store(engine, clock, "@every 10s")
     ticks = [at(clock, 10), at(clock, 50)]
-    assert await scheduler.tick() == 1.0
+    assert await scheduler.tick() == IDLE
     clock.advance(9.9)
     assert 0.0 < await scheduler.tick() <= 0.11
     assert await waiting(engine) == []
     clock.advance(0.1)
     assert await scheduler.tick() == 0.0
-    assert await scheduler.tick() == 1.0
+    assert await scheduler.tick() == IDLE
     assert [id.partition("@")[0] for id in await waiting(engine)] == ["s"]
     clock.advance(49.0)  # five ticks, at 20 .. 50
     await scheduler.tick()
@@ -168,7 +168,7 @@ async def test_one_that_cannot_be_computed_holds_no_other_back(
     scheduler = Scheduler(engine, Bus())
     await engine.put_schedule(Schedule("bad", "every blue moon", "t", "q", 0, b"\xc1", clock.ms, clock.ms))
     await store(engine, clock, "@every 10s", "good")
-    assert await scheduler.tick() == 1.0  # in no hurry to fail again
+    assert await scheduler.tick() == IDLE  # in no hurry to fail again
     clock.advance(10)
     await scheduler.tick()
     assert [id.partition("@")[0] for id in await waiting(engine)] == ["good"]
@@ -182,7 +182,7 @@ async def test_many_due_at_once_are_all_moved(engine: Engine, clock: ManualClock
     scheduler = Scheduler(engine, Bus())
     spec = codec.encode_spec(Job("t"), clock.ms)
     await engine.submit([Record(f"j{i}", "q", "t", spec, due=clock.ms + 5_000 + i % 2) for i in range(2500)])
-    assert await scheduler.tick() == 1.0
+    assert await scheduler.tick() == IDLE
     clock.advance(5.001)
     calls = 0
     while await scheduler.tick() == 0.0:

@@ -15,14 +15,16 @@ from ..events import Bus, Reclaimed, Ticked
 from ..interfaces import Engine
 from .service import Service, log
 
+IDLE = 1.5
+
 
 class Scheduler(Service):
-    """Due jobs become ready and schedules tick. An idle one asks once a second, so that a schedule stored by somebody
-    else is seen."""
+    """Due jobs become ready and schedules tick. With nothing due it asks every `IDLE` seconds: somebody else may have
+    stored a schedule."""
 
     name = "scheduler"
 
-    def __init__(self, engine: Engine, bus: Bus, idle: float = 1.0) -> None:
+    def __init__(self, engine: Engine, bus: Bus, idle: float = IDLE) -> None:
         super().__init__()
         self._engine = engine
         self._bus = bus
@@ -30,8 +32,10 @@ class Scheduler(Service):
 
     async def tick(self) -> float:
         coming = await self._engine.promote()
+        if coming is None:
+            return self._idle
         now = await self._engine.now()
-        if coming is not None and coming <= now:
+        if coming <= now:
             due = await self._engine.schedules(due=True)
             ticks = [tick for tick in (self._next(entry, now) for entry in due) if tick is not None]
             if ticks:
@@ -44,8 +48,8 @@ class Scheduler(Service):
                             self._bus.emit(Ticked(tick.schedule_id, tick.record.id))
             if ticks or not due:
                 return 0.0
-            coming = None  # nothing but schedules that cannot be computed: no reason to hurry
-        return self._idle if coming is None else min(self._idle, (coming - now) / 1000)
+            return self._idle  # nothing but schedules that cannot be computed: no reason to hurry
+        return min(self._idle, (coming - now) / 1000)
 
     def _next(self, entry: Schedule, now: int) -> Tick | None:
         try:
@@ -80,7 +84,7 @@ class Reaper(Service):
             log.warning("lease ended, jobs taken back: %s", ", ".join(workers))
             if self._bus.wanted(Reclaimed):
                 self._bus.emit(Reclaimed(tuple(workers)))
-        return 0.7 + 0.6 * self._ports.rand()
+        return 0.8 + 0.6 * self._ports.rand()
 
 
 class Pruner(Service):
@@ -95,4 +99,4 @@ class Pruner(Service):
 
     async def tick(self) -> float:
         gone = await self._engine.prune()
-        return 0.05 if gone >= 1000 else 2.0 + 2.0 * self._ports.rand()
+        return 0.05 if gone >= 1000 else 5.0 + 5.0 * self._ports.rand()

@@ -1,4 +1,4 @@
-"""The Redis engine beside a plain loop of two batched scripts (section 5 of the design), on a server of its own.
+"""The Redis engine beside a plain loop of two batched scripts, on a server of its own.
 
     PYTHONPATH=src:. python benchmarks/floor_redis.py [JOBS] [ROUNDS] [URL]
 

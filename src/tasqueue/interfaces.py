@@ -140,9 +140,7 @@ Key = tuple[Literal["job", "chain", "group"], str]
 
 
 class Engine(ABC):
-    """One store in both roles. See the module's docstring, section 3 of the design, and `engines/memory.py`, the
-    reference.
-    """
+    """One store in both roles. See the module's docstring, and `engines/memory`, the reference."""
 
     url: str
     """For people: without a password."""

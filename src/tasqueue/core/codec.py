@@ -1,5 +1,4 @@
-"""The stored format: msgpack arrays of version, then the fields (section 7 of the design). The one place that decodes
-stored bytes.
+"""The stored format: msgpack arrays of version, then the fields. The one place that decodes stored bytes.
 
 A record of a newer version raises `NewerVersion` and is never half read; whatever else is wrong with the bytes raises
 `Undecodable` with the reason. Follow-ups stay raw bytes until the job that causes them has ended.

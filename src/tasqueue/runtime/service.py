@@ -23,7 +23,6 @@ class Service(ABC):
 
     def __init__(self) -> None:
         self._task: asyncio.Task[None] | None = None
-        self._kick = asyncio.Event()
 
     @abstractmethod
     async def tick(self) -> float: ...
@@ -32,10 +31,6 @@ class Service(ABC):
         """Begin, with a tick at once. Nothing when it runs."""
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run(), name=f"tasqueue-{self.name}")
-
-    def kick(self) -> None:
-        """Come sooner: now."""
-        self._kick.set()
 
     async def stop(self) -> None:
         """End; waits until a tick under way is over or cancelled."""
@@ -47,7 +42,6 @@ class Service(ABC):
 
     async def _run(self) -> None:
         while True:
-            self._kick.clear()
             try:
                 pause = await self.tick()
             except EngineUnavailable as error:
@@ -56,5 +50,4 @@ class Service(ABC):
             except Exception:
                 log.exception("%s failed; trying again in %g s", self.name, self.retry_after)
                 pause = self.retry_after
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._kick.wait(), pause)
+            await asyncio.sleep(pause)

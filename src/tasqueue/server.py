@@ -19,7 +19,7 @@ from .client.inspector import Inspector
 from .client.parts import Parts
 from .client.producer import Producer
 from .client.registry import Callback, Executor, Registry, Span, define
-from .client.setup import Around, Hook, Lifespan, Options, Setup, options
+from .client.setup import Around, Hook, Lifespan, Setup, options
 from .client.typed import Home, TaskMaker
 from .clock import SYSTEM
 from .core.job import DEFAULT_QUEUE, Chain, Group, Job
@@ -35,8 +35,9 @@ T = TypeVar("T")
 class Server:
     """Enqueues jobs, runs them, and tells what became of them: one object for producers and workers.
 
-    `engine`: a URL (`memory://`, `memory://name`, `sqlite:///relative.db`, `sqlite:////absolute.db`) or an Engine; by
-    default `$TASQUEUE_URL`, else `sqlite:///tasqueue.db`. Or `broker` and `results`, both. Spans are seconds or
+    `engine`: a URL (`memory://`, `sqlite:///relative.db`, `redis://host:6379/0`, `nats://host:4222` …) or an Engine; by
+    default `$TASQUEUE_URL`, else `sqlite:///tasqueue.db`. Or a pair, `broker` and `results`, each a URL or an object of
+    your own; one URL for both is one engine. Spans are seconds or
     timedeltas: `lease` (10), `grace` (30), `timeout` of an engine call (5), `default_timeout` of a job (None),
     `park_for` (a day), `result_ttl` (a day), `failed_ttl` (7 days; None: for ever, 0: at once). `default_concurrency`
     (min(32, CPUs + 4)) counts per process and queue, `max_deaths` (3) per job, `max_payload` (1 MiB) in bytes.
@@ -84,7 +85,7 @@ class Server:
             namespace=namespace,
         )
         setup = self._setup = Setup(checked, SYSTEM, Registry(), Bus(), [], [], lifespan)
-        self._connection = Connection(engine_of(engine, broker, results, checked, SYSTEM, _pair))
+        self._connection = Connection(engine_of(engine, broker, results, checked, SYSTEM))
         self._producer = Producer(self._connection, setup)
         self.inspector = Inspector(self._connection, setup)
         bridge = Bridge(self._connection, setup)
@@ -337,9 +338,3 @@ class _Running:
         self.worker: Any = None
         self.stopping = False
         self.ended = asyncio.Event()
-
-
-def _pair(broker: Broker, results: Results, options: Options) -> Engine:
-    from .engines.split import SplitEngine
-
-    return SplitEngine(broker, results, ports=SYSTEM, timeout=options.timeout, namespace=options.namespace)

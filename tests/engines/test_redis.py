@@ -430,7 +430,7 @@ def test_without_the_driver_the_way_to_install_it_is_said(monkeypatch: pytest.Mo
 
 
 def test_the_driver_is_loaded_with_the_engine_and_not_before() -> None:
-    code = "import sys, tasqueue; tasqueue.Server('memory://'); assert 'redis' not in sys.modules"
+    code = "import sys, tasqueue; tasqueue.Server('memory://'); assert 'hiredis' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
 
 

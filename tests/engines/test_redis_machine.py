@@ -23,6 +23,7 @@ from tasqueue.engines.redis.scripts import Script, script
 from tasqueue.engines.redis.target import Target
 
 TIME = "local now = time[1] * 1000 + math.floor(time[2] / 1000)"
+NAMES = "local spack, sunpack = struct.pack, struct.unpack"
 CLOCK = """local now = tonumber(call('GET', K .. 'clock'))
 for _, id in ipairs(call('ZRANGEBYSCORE', K .. 'px', '-inf', now)) do
 local state = call('GETRANGE', R .. id, 0, 0)
@@ -33,8 +34,10 @@ end"""
 
 def _with_clock(name: str) -> Script:
     source = script(name).source.decode()
-    assert TIME in source
+    if TIME not in source:  # it has no need of the time, but what has expired must be gone for it, too
+        source = source.replace(NAMES, f"{NAMES}\n{CLOCK}")
     source = source.replace(TIME, CLOCK)
+    assert CLOCK in source
     source = source.replace(
         "call('SET', R .. id, rec, 'PX', ttl)", "call('SET', R .. id, rec) call('ZADD', K .. 'px', now + ttl, id)"
     )

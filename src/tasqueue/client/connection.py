@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
 
 from ..clock import Ports
 from ..errors import InvalidJob, Unsupported
@@ -106,26 +105,24 @@ def engine_of(
     results: str | Results | Engine | None,
     options: Options,
     ports: Ports,
-    pair: Callable[[Broker, Results, Options], Engine],
 ) -> Engine:
-    """The unopened engine that a Server was asked for; `pair` makes one of two. Unsupported, InvalidJob."""
-    from ..engines import connect
+    """The unopened engine that a Server was asked for. Unsupported, InvalidJob."""
+    from ..engines import connect, connect_pair
 
     if (broker is None) != (results is None) or (engine is not None and broker is not None):
         raise InvalidJob(
             "Server takes one engine for both roles, Server(url), or a pair, Server(broker=…, results=…): "
             f"not engine={_name(engine)}, broker={_name(broker)}, results={_name(results)}"
         )
-    if broker is not None and (broker is results or broker == results):
-        engine = broker if isinstance(broker, str | Engine) else None
-    if engine is None and broker is not None and results is not None:
-        for role, given in (("broker", broker), ("results", results)):
-            if isinstance(given, str | Engine):
-                raise Unsupported(
-                    f"{role}={_name(given)} in a pair: a URL or an engine serves both roles or none here; use "
-                    f"Server({_name(given)}), or give a Broker and a Results of your own"
-                )
-        return pair(broker, results, options)  # pyright: ignore[reportArgumentType]
+    if broker is not None and results is not None:
+        if not isinstance(broker, Engine) and not isinstance(results, Engine):
+            return connect_pair(broker, results, namespace=options.namespace, timeout=options.timeout, ports=ports)
+        if broker is not results or not isinstance(broker, Engine):
+            raise Unsupported(
+                f"broker={_name(broker)}, results={_name(results)}: an Engine serves both roles or none; give URLs, or "
+                "a Broker and a Results"
+            )
+        engine = broker
     engine = engine or os.environ.get("TASQUEUE_URL") or DEFAULT_URL
     if isinstance(engine, Engine):
         if options.namespace != "tasqueue":

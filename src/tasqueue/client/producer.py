@@ -230,17 +230,27 @@ class Producer:
         self, session: Session, records: Sequence[Record], links: Sequence[Link], ids: Sequence[str]
     ) -> None:
         batch = self._batch
+        done: asyncio.Future[None] | None = None
         if batch is None or batch.session is not session or len(batch.records) >= CHUNK or batch.size > CHUNK_BYTES:
             batch = self._batch = _Batch(session)
-            task = session.loop.create_task(self._send(batch))  # starts in the next tick, when all have come
-            self._sending.add(task)
-            task.add_done_callback(self._sending.discard)
-        done: asyncio.Future[None] = session.loop.create_future()
+        else:
+            done = session.loop.create_future()
+            batch.callers.append((done, ids))
         batch.records += records
         batch.links += links
         batch.size += sum(len(record.spec) for record in records)
-        batch.callers.append((done, ids))
-        await done
+        if done is not None:
+            await done
+        else:
+            try:
+                await asyncio.sleep(0)  # the tick in which the others come
+                await self._send(batch, ids)
+            except asyncio.CancelledError:
+                if batch.callers:  # it is this caller who was cancelled: the others are served nevertheless
+                    task = session.loop.create_task(self._send_for_others(batch))
+                    self._sending.add(task)
+                    task.add_done_callback(self._sending.discard)
+                raise
         self._stored(ids)
 
     def _stored(self, ids: Sequence[str]) -> None:
@@ -249,26 +259,36 @@ class Producer:
         if faults.active:
             faults.point("E4.returned")
 
-    async def _send(self, batch: _Batch) -> None:
+    async def _send(self, batch: _Batch, ids: Sequence[str]) -> None:
+        """Store it and tell all who wait; what fails fails each with the ids of its own, the one who calls too."""
         if self._batch is batch:
             self._batch = None
         try:
             if not batch.session.opened:
                 await batch.session.open()
             await batch.session.engine.submit(batch.records, batch.links)
+        except Exception as error:
+            for done, theirs in batch.callers:
+                if not done.done():
+                    done.set_exception(_for_these(error, theirs))
+            raise _for_these(error, ids) from error.__cause__
+        for done, _ in batch.callers:
+            if not done.done():
+                done.set_result(None)
+
+    async def _send_for_others(self, batch: _Batch) -> None:
+        try:
+            await self._send(batch, ())
         except asyncio.CancelledError:  # the loop is being taken down
             for done, _ in batch.callers:
                 done.cancel()
             raise
-        except Exception as error:
-            for done, ids in batch.callers:
-                if not done.done():
-                    lost = isinstance(error, EngineUnavailable)
-                    done.set_exception(EngineUnavailable(str(error), ids=ids) if lost else error)
-            return
-        for done, _ in batch.callers:
-            if not done.done():
-                done.set_result(None)
+        except Exception:  # they have been told
+            pass
+
+
+def _for_these(error: Exception, ids: Sequence[str]) -> Exception:
+    return EngineUnavailable(str(error), ids=ids) if isinstance(error, EngineUnavailable) else error
 
 
 def _schedule_id(job: Job[Any]) -> str:

@@ -2,34 +2,32 @@
 
 To read it: `lua/base.lua` (the keys), `lua/record.lua` and `layout` (a job's record), then `working` with
 `lua/submit.lua` and `lua/claim.lua`, `settling` with `lua/settle.lua`, `lua/links.lua`, `operating`, `reading`;
-`client` (the one place that touches the driver), `target` (who is the master), `listener` (how sleepers are woken),
-`durability`, `errors`.
+`wire` (a connection), `client` (calls, time limits, repetitions), `target` (who is the master), `listener` (how
+sleepers are woken), `durability`, `errors`. `broker` and `results` are halves of a pair (see docs/engines/pairs.md),
+with scripts of their own.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from urllib.parse import SplitResult
 
 from ...clock import Ports
-from ...errors import TasqueueError
 from ...interfaces import Capabilities
-from .base import keys
-from .client import Client
+from .broker import RedisBroker
 from .durability import check
 from .errors import ServerUnusable
-from .listener import Listener
 from .operating import Operating
 from .reading import Reading
+from .results import RedisResults
 from .settling import Settling
 from .target import Target, parse
 from .working import Working
 
-__all__ = ["RedisEngine", "ServerUnusable", "engine"]
+__all__ = ["OPTIONS", "RedisBroker", "RedisEngine", "RedisResults", "ServerUnusable", "broker", "engine", "results"]
 
-GOODBYE = 0.5
-"""Seconds that the last call may take."""
+OPTIONS = frozenset({"sentinel", "cluster", "wait", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
+"""What a URL may have after its `?`, besides `namespace`."""
 
 
 class RedisEngine(Working, Settling, Operating, Reading):
@@ -49,30 +47,10 @@ class RedisEngine(Working, Settling, Operating, Reading):
         await check(self._client())
         await super().register(worker, lease, info, tasks, version)
 
-    async def close(self) -> None:
-        client, listener = self._open_client, self._open_listener
-        self._open_client = self._open_listener = None
-        if client is None or not client.is_here:
-            return
-        if listener is not None:
-            await listener.close()
-            await _leave(client, listener)
-        await client.close()
-
     def twin(self) -> RedisEngine:
         return RedisEngine(
             self._target, url=self.url, namespace=self._namespace, timeout=self._timeout, ports=self._ports
         )
-
-
-async def _leave(client: Client, listener: Listener) -> None:
-    """Not worth waiting for: what is noted there expires, and a sleeper without a subscription is passed over."""
-    if listener.noted:
-        try:
-            async with asyncio.timeout(GOODBYE):
-                await client.run("leave", (listener.name, *keys(sorted(listener.noted))))
-        except (TimeoutError, TasqueueError):
-            pass
 
 
 def engine(
@@ -80,3 +58,17 @@ def engine(
 ) -> RedisEngine:
     """For `tasqueue.engines.connect`."""
     return RedisEngine(parse(parts, options, shown), url=shown, namespace=namespace, timeout=timeout, ports=ports)
+
+
+def broker(
+    parts: SplitResult, options: Mapping[str, str], *, shown: str, namespace: str, timeout: float, ports: Ports
+) -> RedisBroker:
+    """For `tasqueue.engines.connect_pair`."""
+    return RedisBroker(parse(parts, options, shown), url=shown, namespace=namespace, timeout=timeout, ports=ports)
+
+
+def results(
+    parts: SplitResult, options: Mapping[str, str], *, shown: str, namespace: str, timeout: float, ports: Ports
+) -> RedisResults:
+    """For `tasqueue.engines.connect_pair`."""
+    return RedisResults(parse(parts, options, shown), url=shown, namespace=namespace, timeout=timeout, ports=ports)

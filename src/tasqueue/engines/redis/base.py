@@ -1,4 +1,4 @@
-"""What all verbs of the Redis engine start from: its client, its ear, and the names of its keys."""
+"""What the engine and the halves start from: a client, an ear, the server's clock, and the names of the keys."""
 
 from __future__ import annotations
 
@@ -10,15 +10,21 @@ from urllib.parse import quote
 
 from ... import faults
 from ...clock import Ports
+from ...errors import TasqueueError
 from ...interfaces import Engine
 from .client import Client
 from .layout import key
 from .listener import Listener, name_of
 from .target import Target
 
+GOODBYE = 0.5
+"""Seconds that the last call may take."""
 
-class Base(Engine):
-    """The state of one engine object; the verbs are in `working`, `settling`, `operating` and `reading`."""
+
+class Connected:
+    """What talks to a namespace of keys, on one event loop; `within` sets its keys apart from others' there."""
+
+    within = b""
 
     def __init__(self, target: Target, *, url: str, namespace: str, timeout: float, ports: Ports) -> None:
         self.url = url
@@ -26,7 +32,8 @@ class Base(Engine):
         self._namespace = namespace
         self._timeout = timeout
         self._ports = ports
-        self._prefix = b"{%b}:" % key(quote(namespace, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`|~"))  # only braces and %
+        tag = key(quote(namespace, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`|~"))  # only braces and % are quoted
+        self._prefix = b"{%b}:%b" % (tag, self.within)
         self._open_client: Client | None = None
         self._open_listener: Listener | None = None
         self._moment: tuple[float, int] = (0.0, 0)
@@ -62,6 +69,39 @@ class Base(Engine):
 
     async def _read(self, command: str, name: str, *args: object) -> Any:
         return await self._client().command(command, self._key(name), *args)
+
+    async def _time(self) -> int:
+        """Asked of the server (ms), unless it has just said so."""
+        at, said = self._moment
+        passed = self._ports.mono() - at
+        if 0 <= passed < 0.005:
+            return said + int(passed * 1000)
+        seconds, micros = await self._client().command("TIME")
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    async def close(self) -> None:
+        client, listener = self._open_client, self._open_listener
+        self._open_client = self._open_listener = None
+        if client is None or not client.is_here:
+            return
+        if listener is not None:
+            await listener.close()
+            await _leave(client, listener)
+        await client.close()
+
+
+class Base(Connected, Engine):
+    """The state of one engine object; the verbs are in `working`, `settling`, `operating` and `reading`."""
+
+
+async def _leave(client: Client, listener: Listener) -> None:
+    """Not worth waiting for: what is noted there expires, and a sleeper without a subscription is passed over."""
+    if listener.noted:
+        try:
+            async with asyncio.timeout(GOODBYE):
+                await client.run("leave", (listener.name, *keys(sorted(listener.noted))))
+        except (TimeoutError, TasqueueError):
+            pass
 
 
 def told(groups: int, callbacks: int) -> None:

@@ -1,42 +1,29 @@
-"""The one place that touches the driver: connections, time limits, retries, and the scripts.
+"""Calls to the server: which connection, time limits, repetitions, and the scripts.
 
 Invariants: a connection whose exchange was not finished (an error, a time limit, a cancelled caller) is closed, so that
-nobody reads another's reply. A call ends within `timeout`, all its attempts included. The driver retries nothing by
-itself.
+nobody reads another's reply. A call ends within `timeout`, all its attempts included.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import ssl
+from binascii import crc_hqx
 from collections.abc import Callable, Sequence
-from typing import Any, cast
-
-from redis import exceptions as driver
-from redis.asyncio import connection as connections
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.crc import key_slot
+from typing import Any
 
 from ...errors import EngineUnavailable
 from . import errors
 from .scripts import Script, script
 from .target import Address, Fixed, Locator, Sentinels, Slots, Target
-
-_pack_fast: Callable[[tuple[object, ...]], bytes] | None
-try:
-    import hiredis  # an optional part of the driver
-
-    _pack_fast = cast("Any", hiredis).pack_command
-except ImportError:
-    _pack_fast = None
+from .wire import LOST, OutOfTime, Refusal, Wire, before, connect, pack, trust
 
 MOST = 8
 """Connections for commands, at most."""
 FIRST_PAUSE, LAST_PAUSE = 0.01, 0.25
 """Seconds between two attempts."""
 
-_Lost = (driver.ConnectionError, driver.TimeoutError, driver.InvalidResponse, OSError, LookupError)
 _UNDECIDED = "the connection was lost before the answer came; it may have been done or not"
 
 
@@ -52,8 +39,11 @@ class Client:
         self._timeout = timeout
         self._locator = _locator(target, prefix)
         self._address: Address | None = None
-        self._free: list[Any] = []
+        self._free: list[Wire] = []
         self._slots = asyncio.Semaphore(MOST)
+        self._sent: set[bytes] = set()
+        """Scripts that the server has been given by this client; it may have lost them since."""
+        self._tls: ssl.SSLContext | None = None
         self._life = 0
         """Grows when everything that is connected must be connected anew."""
         self.moved: Callable[[], None] | None = None
@@ -73,19 +63,22 @@ class Client:
         replicas that the URL asks for have it. `ids`: for the error of a submit.
         """
         what = script(name)
-        call = _pack("EVALSHA", what.sha, 1, self._prefix, *args)
+        call = pack(("EVALSHA", what.sha, 1, self._prefix, *args))
         extra = b""
         replies = 1
         if durable and self._target.wait:
             # WAIT looks at the last write of its own connection, and a repeated call may have written nothing.
             ms = max(1, int(self._timeout * 900))
-            extra = _pack("SET", self._prefix + b"wait", b"", "PX", 60_000) + _pack("WAIT", self._target.wait, ms)
+            extra = pack(("SET", self._prefix + b"wait", b"", "PX", 60_000)) + pack(("WAIT", self._target.wait, ms))
             replies = 3
+            if what.sha not in self._sent:  # in one go: refused for an unknown script, it would WAIT for nothing first
+                call = pack(("EVAL", what.source, 1, self._prefix, *args))
+                self._sent.add(what.sha)
         return await self._within(call + extra, replies, again, ids, (what, args, extra))
 
     async def command(self, *args: object, again: bool = True) -> Any:
         """Send a command."""
-        return await self._within(_pack(*args), 1, again, (), None)
+        return await self._within(pack(tuple(args)), 1, again, (), None)
 
     async def _within(
         self,
@@ -96,10 +89,10 @@ class Client:
         source: tuple[Script, Sequence[object], bytes] | None,
     ) -> Any:
         trouble: list[str] = []
+        until = self.loop.time() + self._timeout
         try:
-            async with asyncio.timeout(self._timeout):
-                return await self._persist(packed, replies, again, source, trouble)
-        except TimeoutError:
+            return await self._persist(packed, replies, again, source, trouble, until)
+        except OutOfTime:
             self.reset()  # a connection that has gone silent is not used again, and the master may be another by now
             said = f" ({trouble[-1]})" if trouble else ""
             raise EngineUnavailable(f"{self.url}: no answer within {self._timeout:g} s{said}", ids=ids) from None
@@ -115,36 +108,38 @@ class Client:
         again: bool,
         source: tuple[Script, Sequence[object], bytes] | None,
         trouble: list[str],
+        until: float,
     ) -> Any:
         pause = 0.0
         while True:
-            await self._slots.acquire()
+            await (before(until, self._slots.acquire()) if self._slots.locked() else self._slots.acquire())
             connection, sent, life, keep = None, False, self._life, False
             try:
-                connection = self._free.pop() if self._free else await self.connect()
-                if not again and await _is_stale(connection):
-                    raise driver.ConnectionError("closed by the server")
+                connection = self._free.pop() if self._free else await self.connect(until)
+                if not again and not connection.is_lost:
+                    # If the server has closed it meanwhile, the loop may not have looked yet.
+                    await asyncio.sleep(0)
+                    await asyncio.sleep(0)
+                if connection.is_lost:
+                    raise ConnectionError("closed by the server")
                 sent = True
-                reply = await self._exchange(connection, packed, replies)
-                if source is not None and isinstance(reply, driver.NoScriptError):
+                reply = await self._exchange(connection, packed, replies, until)
+                if source is not None and isinstance(reply, Refusal) and errors.code(reply) == "NOSCRIPT":
                     what, args, extra = source
-                    reply = await self._exchange(
-                        connection, _pack("EVAL", what.source, 1, self._prefix, *args) + extra, replies
-                    )
+                    packed = pack(("EVAL", what.source, 1, self._prefix, *args)) + extra
+                    reply = await self._exchange(connection, packed, replies, until)
                 keep = True
-                if not isinstance(reply, Exception):
+                if not isinstance(reply, Refusal):
                     return reply
                 error = reply
             except EngineUnavailable:
                 keep = True
                 raise
-            except driver.AuthenticationError as refusal:
-                raise errors.refused(self.url, refusal) from None
-            except _Lost as lost:
+            except LOST as lost:
                 error = lost
-                if sent and not again and errors.code(lost) not in errors.AGAIN:
+                if sent and not again:
                     raise EngineUnavailable(f"{self.url}: {_UNDECIDED} ({lost})") from None
-            except driver.RedisError as refusal:
+            except Refusal as refusal:
                 error = refusal
             finally:
                 self._slots.release()
@@ -152,31 +147,25 @@ class Client:
                     if keep and life == self._life:
                         self._free.append(connection)
                     else:
-                        await connection.disconnect(nowait=True)
+                        connection.close()
             self._judge(error, trouble)
-            await asyncio.sleep(pause)
+            await before(until, asyncio.sleep(pause))
             pause = min(max(2 * pause, FIRST_PAUSE), LAST_PAUSE)
 
     def _judge(self, error: Exception, trouble: list[str]) -> None:
         """Returns when another attempt may help."""
         name = errors.code(error)
-        if errors.UNTRUSTED in str(error) or (not isinstance(error, _Lost) and name not in errors.AGAIN):
+        if errors.UNTRUSTED in str(error) or (isinstance(error, Refusal) and name not in errors.AGAIN):
             raise errors.refused(self.url, error) from None
         trouble.append(str(error) or type(error).__name__)
-        if name in errors.ELSEWHERE or isinstance(error, (OSError, LookupError, driver.ConnectionError)):
+        if name in errors.ELSEWHERE or not isinstance(error, Refusal):
             self.reset()
 
-    async def _exchange(self, connection: Any, packed: bytes, replies: int) -> Any:
+    async def _exchange(self, connection: Wire, packed: bytes, replies: int, until: float) -> Any:
         """The first reply; a refusal is returned, not raised: the connection is good."""
-        await connection.send_packed_command(packed, check_health=False)
-        got: list[Any] = []
-        for _ in range(replies):
-            try:
-                got.append(await connection.read_response())
-            except driver.ResponseError as refusal:
-                got.append(refusal)
-        if replies > 1 and not isinstance(got[0], Exception):
-            if isinstance(got[2], Exception):
+        got = await connection.exchange(packed, replies, until)
+        if replies > 1 and not isinstance(got[0], Refusal):
+            if isinstance(got[2], Refusal):
                 return got[2]
             if got[2] < self._target.wait:
                 wanted = self._target.wait
@@ -187,54 +176,44 @@ class Client:
 
     # -- connections --------------------------------------------------------------------------------------------------
 
-    async def connect(self) -> Any:
-        """A new connection to the master. The driver's errors; LookupError when nobody knows who that is."""
+    async def connect(self, until: float) -> Wire:
+        """A new connection to the master. LOST (a LookupError when nobody knows who that is), OutOfTime, Refusal."""
         if self._target.path:
-            return await self._open(None)
+            return await self._open(None, until)
         address = self._address
         if address is None:
-            address = self._address = await self._locator.find(self._ask)
-        connection = await self._open(address)
+            address = self._address = await before(until, self._locator.find(self._ask))
+        connection = await self._open(address, until)
         if self._target.sentinel:
-            role = await _role(connection)
+            role = await _role(connection, until)
             if role not in ("master", ""):
-                await connection.disconnect(nowait=True)
+                connection.close()
                 self._address = None
-                raise driver.ConnectionError(f"{address[0]}:{address[1]} is a {role}, its sentinels do not know yet")
+                raise ConnectionError(f"{address[0]}:{address[1]} is a {role}, its sentinels do not know yet")
         return connection
 
-    async def _open(self, address: Address | None, *, sentinel: bool = False) -> Any:
+    async def _open(self, address: Address | None, until: float, *, sentinel: bool = False) -> Wire:
         target = self._target
-        options: dict[str, Any] = {
-            "socket_timeout": None,  # each call has one limit for all that it does
-            "socket_connect_timeout": self._timeout,
-            "retry": Retry(NoBackoff(), 0),
-            "protocol": 2,
-            "socket_read_size": 1 << 18,
-        }
+        user: dict[str, Any] = {}
         if not sentinel:
-            options |= {"db": target.db, "username": target.username, "password": target.password}
+            user = {"db": target.db, "username": target.username, "password": target.password}
         if address is None:
-            connection: Any = connections.UnixDomainSocketConnection(path=target.path, **options)
-        else:
-            options |= {"host": address[0], "port": address[1], **target.files}
-            connection = connections.SSLConnection(**options) if target.tls else connections.Connection(**options)
-        try:
-            await connection.connect()
-        except BaseException:
-            await connection.disconnect(nowait=True)
-            raise
-        return connection
+            return await connect(self.loop, path=target.path, until=until, **user)
+        if target.tls and self._tls is None:
+            self._tls = trust(target.files)
+        return await connect(self.loop, host=address[0], port=address[1], tls=self._tls, until=until, **user)
 
     async def _ask(self, address: Address, command: tuple[str, ...]) -> Any:
         # One that is away must not cost the others their turn.
-        async with asyncio.timeout(max(0.2, self._timeout / 4)):
-            connection = await self._open(address, sentinel=command[0] == "SENTINEL")
-            try:
-                await connection.send_packed_command(_pack(*command), check_health=False)
-                return await connection.read_response()
-            finally:
-                await connection.disconnect(nowait=True)
+        until = self.loop.time() + max(0.2, self._timeout / 4)
+        connection = await self._open(address, until, sentinel=command[0] == "SENTINEL")
+        try:
+            (reply,) = await connection.exchange(pack(tuple(command)), 1, until)
+        finally:
+            connection.close()
+        if isinstance(reply, Refusal):
+            raise reply
+        return reply
 
     def reset(self) -> None:
         """Whoever is connected may be connected to the wrong one: look again, and connect anew."""
@@ -242,7 +221,7 @@ class Client:
         self._life += 1
         old, self._free = self._free, []
         for connection in old:
-            self.loop.create_task(connection.disconnect(nowait=True))
+            connection.close()
         if self.moved is not None:
             self.moved()
 
@@ -251,39 +230,23 @@ class Client:
         self._life += 1
         old, self._free = self._free, []
         for connection in old:
-            await connection.disconnect()
+            connection.close()
 
 
 def _locator(target: Target, prefix: bytes) -> Locator:
     if target.sentinel:
         return Sentinels(target)
     if target.cluster:
-        return Slots(target, key_slot(prefix))
+        return Slots(target, _slot(prefix))
     return Fixed(target) if target.hosts else Fixed(Target((("", 0),)))
 
 
-def _pack(*args: object) -> bytes:
-    if _pack_fast is not None:
-        return _pack_fast(args)
-    parts = [b"*%d\r\n" % len(args)]
-    for arg in args:
-        data = arg if isinstance(arg, bytes) else str(arg).encode()
-        parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
-    return b"".join(parts)
+def _slot(prefix: bytes) -> int:
+    """Of the keys with this prefix, `{…}:`; see the Redis Cluster specification."""
+    return crc_hqx(prefix[1 : prefix.index(b"}")], 0) % 16384
 
 
-async def _is_stale(connection: Any) -> bool:
-    look = getattr(connection, "can_read", None) or connection.can_read_destructive  # its name until redis-py 8
-    try:
-        return bool(await look())
-    except Exception:  # whatever it is, this connection is not to be used
-        return True
-
-
-async def _role(connection: Any) -> str:
+async def _role(connection: Wire, until: float) -> str:
     """ "" when the server does not say: this user may not ask."""
-    await connection.send_packed_command(_pack("ROLE"), check_health=False)
-    try:
-        return (await connection.read_response())[0].decode()
-    except driver.ResponseError:
-        return ""
+    (reply,) = await connection.exchange(pack(("ROLE",)), 1, until)
+    return "" if isinstance(reply, Refusal) else reply[0].decode()

@@ -50,19 +50,6 @@ _within_script = re.compile(r"@user_script: ?\d+: -?([A-Z]{3,}) ").search
 """How Redis before 7 passes on the error of a command inside a script."""
 _INSIDE = ("ACL failure in script", "user executing the script can't")
 """How a refusal inside a script is told, by age of the server."""
-_CLASSES = {
-    "OutOfMemoryError": "OOM",
-    "ReadOnlyError": "READONLY",
-    "BusyLoadingError": "LOADING",
-    "NoPermissionError": "NOPERM",
-    "MasterDownError": "MASTERDOWN",
-    "ClusterDownError": "CLUSTERDOWN",
-    "MovedError": "MOVED",
-    "AskError": "ASK",
-    "TryAgainError": "TRYAGAIN",
-    "ClusterCrossSlotError": "CROSSSLOT",
-}
-"""Until redis-py 8 its errors leave out their first word."""
 UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
 
 
@@ -77,11 +64,6 @@ def code(error: BaseException) -> str:
     inside = _within_script(str(error))
     if inside is not None:
         return inside[1]
-    name = getattr(error, "status_code", None)
-    if isinstance(name, str) and name.isupper():
-        return name
-    if type(error).__name__ in _CLASSES:
-        return _CLASSES[type(error).__name__]
     word = str(error).partition(" ")[0].lstrip("-")
     return word if word.isupper() else ""
 

@@ -9,22 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
-
-from redis import exceptions as driver
 
 from ...core.ids import uuid7
 from ...errors import TasqueueError
 from .client import Client
 from .layout import key, text
+from .wire import LOST, OutOfTime, Refusal, Wire, pack
 
 log = logging.getLogger("tasqueue.redis")
 
+CONNECT = 5.0
+"""Seconds that connecting may take."""
 PULSE = 10.0
 """Seconds of silence after which the server is asked whether it is still there."""
 PASS_ON = 0.02
 """Seconds that a wake-up nobody slept for may take to become a claim."""
+BLIND_NAP = 0.5
+"""Seconds that anybody sleeps on while the subscription does not stand."""
 PAUSES = (0.05, 0.2, 0.5, 1.0)
 """Seconds between attempts to subscribe again."""
 
@@ -38,7 +41,7 @@ class Listener:
         self._channel = prefix + b"e:" + name.encode()
         self._task: asyncio.Task[None] | None = None
         self._up: asyncio.Future[None] | None = None
-        self._connection: Any = None
+        self._connection: Wire | None = None
         self._sleepers: dict[asyncio.Future[None], frozenset[str]] = {}
         self.news: set[str] = set()
         """Queues that have been heard of since the last claim."""
@@ -47,7 +50,7 @@ class Listener:
         self._passing: set[asyncio.Task[None]] = set()
         self.noted: set[str] = set()
         """Queues for which it ever knew."""
-        client.moved = self._moved
+        client.moved = self._drop
 
     def note(self, queues: Iterable[str]) -> None:
         """The server knows that this engine sleeps on these."""
@@ -86,6 +89,17 @@ class Listener:
         finally:
             timer.cancel()
 
+    async def sleep_for_work(self, queues: Sequence[str], seconds: float) -> None:
+        """Until there may be work in one of these, on which the server knows that we sleep, or the time is over."""
+        over = self.expect(f"q{queue}" for queue in queues)
+        try:
+            if not self.news.intersection(queues):
+                await self.sleep_on(over, seconds if self.stands else min(seconds, BLIND_NAP))
+        finally:
+            self.leave(over)
+            # Noted again before the next sleep: the server forgets who has been silent for long.
+            self.idle.difference_update(queues)
+
     def leave(self, over: asyncio.Future[None]) -> None:
         """Nobody sleeps on it any more."""
         self._sleepers.pop(over, None)
@@ -106,27 +120,22 @@ class Listener:
         if tasks:
             await asyncio.wait(tasks)
 
-    def _moved(self) -> None:
-        if self._connection is not None and self._task is not None:
-            self._drop()
-
     def _drop(self) -> None:
-        # Its reader ends with an error, and the loop of `_run` goes round.
-        connection, self._connection = self._connection, None
-        self._client.loop.create_task(connection.disconnect(nowait=True))
+        if self._connection is not None:
+            self._connection.close()  # `listen` ends with an error, and the loop of `_run` goes round
 
     async def _run(self) -> None:
+        subscribe = pack(("SUBSCRIBE", self._channel))
         attempt = 0
         while True:
             try:
-                connection = self._connection = await self._client.connect()
+                connection = self._connection = await self._client.connect(self._client.loop.time() + CONNECT)
                 try:
-                    await self._listen(connection)
+                    await connection.listen(subscribe, self._told, PULSE)
                 finally:
                     self._connection = None
-                    await connection.disconnect(nowait=True)
-                attempt = 0
-            except (driver.RedisError, OSError, LookupError, TasqueueError, AttributeError) as error:
+                    connection.close()
+            except (*LOST, OutOfTime, Refusal, TasqueueError) as error:
                 log.debug("%s: the subscription broke: %s", self._client.url, error)
             if self._up is not None and self._up.done():
                 self._up = self._client.loop.create_future()
@@ -135,24 +144,16 @@ class Listener:
             await asyncio.sleep(PAUSES[min(attempt, len(PAUSES) - 1)])
             attempt += 1
 
-    async def _listen(self, connection: Any) -> None:
-        await connection.send_command("SUBSCRIBE", self._channel, check_health=False)
-        pulse = False
-        while True:
-            message = await connection.read_response(timeout=PULSE)
-            if message is None:
-                if pulse:
-                    raise driver.ConnectionError("no answer to PING")
-                await connection.send_command("PING", check_health=False)
-                pulse = True
-                continue
-            pulse = False
-            if message[0] == b"message":
-                self._heard(text(message[2]))
-            elif message[0] == b"subscribe":
-                self.wake_all()
-                if self._up is not None and not self._up.done():
-                    self._up.set_result(None)
+    def _told(self, message: Any) -> None:
+        if isinstance(message, Refusal):
+            log.debug("%s: the subscription was refused: %s", self._client.url, message)
+            self._drop()
+        elif message[0] == b"message":
+            self._heard(text(message[2]))
+        elif message[0] == b"subscribe":
+            self.wake_all()
+            if self._up is not None and not self._up.done():
+                self._up.set_result(None)
 
     def _heard(self, name: str) -> None:
         slept = False

@@ -12,12 +12,12 @@ from .layout import groups_of, key, lease_of, rest_of, template, text
 
 MOST = 1_000
 """Jobs that one call makes ready."""
+AT_ONCE = 500
+"""Jobs that `submit_ready` takes."""
 STOOD_STILL = 3_000
 """A gap of more than so many ms between two reclaims: the server slept or its clock jumped; no lease can be judged."""
 NAP = 5_000
 """ms: `wait` returns of itself after that, so that a job whose wake-up went to a frozen engine is found."""
-BLIND_NAP = 500
-"""ms: the same while the subscription does not stand."""
 
 
 class Working(Base):
@@ -29,9 +29,12 @@ class Working(Base):
         """What meets a full memory is refused whole."""
         if faults.active:
             faults.point("E2.before_write")
-        args = submission(records, links)
-        if len(args) > 1:
-            await self._client().run("submit", args, durable=True, ids=[record.id for record in records])
+        ids = [record.id for record in records]
+        plain = None if links or len(records) > AT_ONCE else plain_submission(records)
+        if plain is None or not await self._client().run("submit_ready", plain, durable=True, ids=ids):
+            args = submission(records, links)
+            if len(args) > 1:
+                await self._client().run("submit", args, durable=True, ids=ids)
         if faults.active:
             if links:
                 faults.point("G1.record_written")
@@ -110,26 +113,24 @@ class Working(Base):
                 return
             listener.note(queues)
         until = min((at for at in (until, due) if at is not None), default=None)
-        over = listener.expect(f"q{queue}" for queue in queues)
-        try:
-            span = NAP if listener.stands else BLIND_NAP
-            if until is not None:
-                span = min(span, until - await self.now())
-            if not listener.news.intersection(queues):
-                await listener.sleep_on(over, span / 1000)
-        finally:
-            listener.leave(over)
-            # Noted again by the claim that follows: the server forgets who has been silent for long.
-            listener.idle.difference_update(queues)
+        span = NAP if until is None else min(NAP, until - await self.now())
+        await listener.sleep_for_work(queues, span / 1000)
 
     async def now(self) -> int:
-        """Asked of the server, unless it has just said so."""
-        at, said = self._moment
-        passed = self._ports.mono() - at
-        if 0 <= passed < 0.005:
-            return said + int(passed * 1000)
-        seconds, micros = await self._client().command("TIME")
-        return int(seconds) * 1000 + int(micros) // 1000
+        return await self._time()
+
+
+def plain_submission(records: Sequence[Record]) -> list[object] | None:
+    """The arguments of `submit_ready`; None when these are not all for it."""
+    if not records:
+        return None
+    queue, priority = records[0].queue, records[0].priority
+    args: list[object] = [key(queue), priority]
+    for record in records:
+        if record.queue != queue or record.priority != priority or record.link or record.held or record.due is not None:
+            return None
+        args += (key(record.id), rest_of(record))
+    return args if len({record.id for record in records}) == len(records) else None
 
 
 def submission(records: Sequence[Record], links: Sequence[Link]) -> list[object]:

@@ -1,5 +1,5 @@
 -- Renew a lease; write progress notes whose token holds.
--- include: base must
+-- include: base clock must
 --
 -- ARGV    worker, lease, info ("": keep it), then id, claim, note of each
 -- result  {1 if lost, 1 if asked to drain, {cancel these}, {paused queues}}

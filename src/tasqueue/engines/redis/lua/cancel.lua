@@ -1,5 +1,5 @@
 -- Cancel jobs: what waits ends at once, what runs is asked.
--- include: base must record links
+-- include: base clock must waking due lines record links
 --
 -- ARGV    ttl or "", then the ids
 -- result  {groups ended, callbacks, then for each: 2 done, 1 asked, 0 neither}

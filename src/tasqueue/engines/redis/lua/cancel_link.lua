@@ -1,5 +1,5 @@
 -- Cancel a chain (it ends at once; the step that it is at is cancelled or asked) or a group (each job that has not ended).
--- include: base must record links
+-- include: base clock must waking due lines record links
 --
 -- ARGV    link, ttl or ""
 -- result  {groups ended, callbacks, 1 if it was cancelled}

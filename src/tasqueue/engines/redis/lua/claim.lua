@@ -1,5 +1,5 @@
 -- Lease ready jobs of several queues to a worker; the same number again returns what is still held under it.
--- include: base must
+-- include: base clock must waking due
 --
 -- ARGV    worker, number, engine (hex), then queue, limit of each
 -- result  false when the worker is gone; else {now, next due or false, moved, {short queues}, {ids that somebody asked to
@@ -10,17 +10,23 @@ local worker, number, engine = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local last = call('HGET', K .. 'w:' .. worker, 'n')
 if not last then return false end
 
-local paused = {}
-if call('EXISTS', K .. 'paused') == 1 then
+local paused, asked = {}, false
+if call('EXISTS', K .. 'paused', K .. 'asked') > 0 then -- nearly never: so one look at both
+    asked = call('EXISTS', K .. 'asked') == 1
     for _, queue in ipairs(call('HKEYS', K .. 'paused')) do paused[queue] = true end
 end
 local moved, short, earliest = 0, {}, false
 local told = {}
 local reply = {now, false, 0, short, told}
 
-local function look_ahead(queue)
-    local date = call('ZRANGE', K .. 'due:' .. queue, 0, 0, 'WITHSCORES')[2]
-    if date and (not earliest or tonumber(date) < earliest) then earliest = tonumber(date) end
+-- The queue's next date, after those that have come were made ready if `ripe`.
+local function look_ahead(queue, ripe)
+    local date = tonumber(call('ZRANGE', K .. 'due:' .. queue, 0, 0, 'WITHSCORES')[2])
+    if date and ripe and date <= now then
+        moved = moved + ripen(queue, 1000)
+        date = tonumber(call('ZRANGE', K .. 'due:' .. queue, 0, 0, 'WITHSCORES')[2])
+    end
+    if date and (not earliest or date < earliest) then earliest = date end
 end
 
 local function records(ids)
@@ -29,7 +35,6 @@ local function records(ids)
     return call('MGET', unpack(keys))
 end
 
-local asked = call('EXISTS', K .. 'asked') == 1
 local function look_asked(taken)
     if not asked then return end
     for i = 1, #taken, 2 do
@@ -70,11 +75,13 @@ for i = 4, #ARGV, 2 do
     local queue, limit = ARGV[i], tonumber(ARGV[i + 1])
     local taken = 0
     if not paused[queue] then
-        moved = moved + ripen(queue, 1000)
-        settle_lines()
-        while taken < limit do
-            local popped = call('ZPOPMIN', K .. 'q:' .. queue, math.min(limit - taken, CHUNK / 2))
-            if #popped == 0 then break end
+        look_ahead(queue, true)
+        local wanted, got = 0, 0
+        while taken < limit and got == wanted do
+            wanted = math.min(limit - taken, CHUNK / 2)
+            local popped = call('ZPOPMIN', K .. 'q:' .. queue, wanted)
+            got = #popped / 2
+            if got == 0 then break end
             local keys = {}
             for j = 1, #popped, 2 do keys[#keys + 1] = R .. popped[j] end
             local found = call('MGET', unpack(keys))
@@ -93,21 +100,13 @@ for i = 4, #ARGV, 2 do
             reply[#reply + 1] = found
             taken = taken + #found
         end
-        look_ahead(queue)
     end
     if taken < limit then
         short[#short + 1] = queue
         call('ZADD', K .. 'idle:' .. queue, now, engine)
         call('PEXPIRE', K .. 'idle:' .. queue, 15000)
-    end
-end
--- What is left is for the next sleeper.
-for i = 4, #ARGV, 2 do stirred[ARGV[i]] = nil end
-flush()
-for i = 4, #ARGV, 2 do
-    local queue = ARGV[i]
-    if not paused[queue] and call('EXISTS', K .. 'idle:' .. queue) == 1 and call('EXISTS', K .. 'q:' .. queue) == 1 then
-        wake(queue, 1)
+    elseif not paused[queue] and call('EXISTS', K .. 'idle:' .. queue) == 1 and call('EXISTS', K .. 'q:' .. queue) == 1 then
+        wake(queue, 1) -- what is left is for the next sleeper
     end
 end
 reply[2], reply[3] = earliest, moved

@@ -1,5 +1,5 @@
 -- How many jobs there are, by queue and state.
--- include: base
+-- include: base clock
 --
 -- result  {4's, 5's, 6's, then for each queue: name, held, ready, due, running, parked}
 -- cost    O(queues + running)

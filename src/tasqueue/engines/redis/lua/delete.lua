@@ -1,5 +1,5 @@
 -- Forget ended jobs: record, result, index entry.
--- include: base must record
+-- include: base clock must waking due lines record
 --
 -- ARGV    the ids
 -- result  {1 or 0 of each}

@@ -1,5 +1,5 @@
 -- Fire ticks, each if its schedule still stands at what was expected: insert the job, move the schedule.
--- include: base record links
+-- include: base clock waking due lines record links
 --
 -- ARGV    of each: schedule, expected, at, next, queue, priority, date or "", id, rest
 -- result  {1 or 0 of each}

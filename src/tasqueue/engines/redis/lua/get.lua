@@ -1,5 +1,5 @@
 -- Read jobs, and who holds those that run.
--- include: base record links
+-- include: base clock waking due lines record links
 --
 -- ARGV    the ids
 -- result  {record or false of each, ..., {index from 1, worker, token, progress or false of each that runs}}

@@ -1,5 +1,5 @@
 -- Note that an engine is about to sleep until there is work in these queues, unless there is some.
--- include: base must
+-- include: base clock must
 --
 -- ARGV    engine (hex), then the queues
 -- result  {1 if there is work, now, next due or false}

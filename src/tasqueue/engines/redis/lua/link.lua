@@ -1,5 +1,5 @@
 -- Read a chain or a group.
--- include: base record links
+-- include: base clock waking due lines record links
 --
 -- ARGV    link, then first and last index of a group's outcomes ("" for none: then all states are read, no results)
 -- result  false, or {n, state, pos, generation, outcomes: index, outcome, ...}

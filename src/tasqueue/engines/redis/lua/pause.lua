@@ -1,5 +1,5 @@
 -- Pause a queue, or resume it.
--- include: base must
+-- include: base clock must waking
 --
 -- ARGV    queue, entry without its date ("": resume)
 -- result  1

@@ -1,5 +1,5 @@
 -- Make due jobs, and parked ones whose time is over, ready.
--- include: base must record
+-- include: base clock must waking due lines record
 --
 -- ARGV    most
 -- result  {moved, earliest date or tick that is left or false, now}
@@ -10,7 +10,11 @@ for _, queue in ipairs(call('ZRANGEBYSCORE', K .. 'dates', '-inf', now, 'LIMIT',
     local over = call('ZRANGEBYSCORE', K .. 'pk:' .. queue, '-inf', now, 'LIMIT', 0, left)
     for _, id in ipairs(over) do unpark(id) end
     left = left - #over
-    if left > 0 then left = left - ripen(queue, left) end
+    if left > 0 then
+        local moved = ripen(queue, left)
+        stir(queue, moved)
+        left = left - moved
+    end
     redated[queue] = true
 end
 flush()

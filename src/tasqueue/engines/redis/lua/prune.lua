@@ -1,5 +1,5 @@
 -- Forget what is left of jobs whose records have expired, links that have outlived their retention, and unused queues.
--- include: base must record links
+-- include: base clock must waking due lines record links
 --
 -- ARGV    most
 -- result  jobs and links forgotten

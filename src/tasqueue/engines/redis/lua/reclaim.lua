@@ -1,5 +1,5 @@
 -- End incarnations: what they hold goes back to its old place, and their tokens are worth nothing from now on.
--- include: base must record
+-- include: base clock must waking due lines record
 --
 -- ARGV    mode ("retire", "one", "expired"), worker, cause, ms without a reclaim after which no lease can be judged
 -- result  {jobs given back, worker, ...}

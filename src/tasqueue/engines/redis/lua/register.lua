@@ -1,5 +1,5 @@
 -- Begin or renew an incarnation, announce its tasks, free what is parked for them.
--- include: base must record
+-- include: base clock must waking due lines record
 --
 -- ARGV    worker, lease, info, version, then task, queue of each
 -- result  1

@@ -1,5 +1,5 @@
 -- Put a failed or cancelled job back, if it still is the end of that date; its chain or group reopens.
--- include: base record links
+-- include: base clock waking due lines record links
 --
 -- ARGV    id, ended at, tail
 -- result  1 if it was put back

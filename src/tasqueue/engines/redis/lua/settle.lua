@@ -1,5 +1,5 @@
 -- Apply each step whose token still holds its job (G3); a step that this token applied before is accepted (G14).
--- include: base must record links
+-- include: base clock must waking due lines record links
 --
 -- ARGV    worker, count, the ids, then runs of steps that take the ids in their order:
 --         "E", claim, state, ttl or "", count, then the rest of each record: ends of which nothing follows

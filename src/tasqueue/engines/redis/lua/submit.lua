@@ -1,5 +1,5 @@
 -- Store what is new by id, all or nothing.
--- include: base record links
+-- include: base clock waking due lines record links
 --
 -- ARGV    number of links; each: key, n, rt, ft, mp, s, e, count of ids, then pos, id of each
 --         then runs of records: queue, priority, link, "" (ready) or date or "held", count, then id, rest of each

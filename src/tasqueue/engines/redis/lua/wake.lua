@@ -1,5 +1,5 @@
 -- Wake the next engine that found a queue empty, if it is not.
--- include: base
+-- include: base waking
 --
 -- ARGV    queue
 -- result  1

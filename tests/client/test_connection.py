@@ -163,9 +163,15 @@ def test_an_engine_or_one_for_both_roles() -> None:
         ({"broker": "memory://x"}, InvalidJob, "results=None"),
         ({"results": "memory://x"}, InvalidJob, "broker=None"),
         ({"engine": "memory://", "broker": "memory://", "results": "memory://"}, InvalidJob, "one engine"),
-        ({"broker": "nats://u:secret@h", "results": "redis://h"}, Unsupported, "broker="),
-        ({"broker": "memory://a", "results": "memory://b"}, Unsupported, "broker='memory://a' in a pair"),
-        ({"broker": object(), "results": "redis://h:secret@x"}, Unsupported, "results="),
+        ({"broker": "postgres://u:secret@h", "results": "redis://h"}, Unsupported, "postgres"),
+        ({"broker": memory(), "results": "redis://h"}, Unsupported, "broker='memory://', results='redis://h'"),
+        ({"broker": object(), "results": "redis://:secret@x"}, InvalidJob, "broker=.* no enqueue, consume, extend"),
+        ({"broker": "redis://:secret@x", "results": object()}, InvalidJob, "results=.* no get, set, delete, index_add"),
+        (
+            {"broker": "memory://?namespace=a", "results": "redis://:secret@x?namespace=b"},
+            InvalidJob,
+            "namespace=a .*namespace=b",
+        ),
     ],
 )
 def test_what_is_no_engine(arguments: dict[str, Any], error: type[Exception], message: str) -> None:

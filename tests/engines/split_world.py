@@ -17,9 +17,9 @@ import pytest
 
 from tasqueue.core.record import Kind, Lease, Link, Record, Step
 from tasqueue.core.status import State
+from tasqueue.engines.memory.halves import MemoryBroker, MemoryResults
 from tasqueue.engines.split import SplitEngine
 from tasqueue.testing.clock import ManualClock
-from tasqueue.testing.pair import MemoryBroker, MemoryResults
 
 LEASE = 10_000
 LONG = 1 << 50

@@ -24,11 +24,11 @@ import pytest
 
 from tasqueue import Chain, Group, InvalidJob, Job, NotFound, Server, Unsupported
 from tasqueue.clock import SYSTEM
+from tasqueue.engines.memory.halves import MemoryBroker, MemoryResults
 from tasqueue.interfaces import Capabilities
 from tasqueue.runtime.supervisor import Supervisor
 from tasqueue.testing import conformance
 from tasqueue.testing.conformance.sources import OWN
-from tasqueue.testing.pair import MemoryBroker, MemoryResults
 
 ROOT = Path(__file__).parents[2]
 F = TypeVar("F", bound=Callable[..., object])
@@ -157,7 +157,7 @@ def test_nothing_is_listed_in_vain() -> None:
 PROGRAM = """
 import asyncio, sys
 from tasqueue import Job, NotFound, Server
-from tasqueue.testing.pair import MemoryBroker, MemoryResults
+from tasqueue.engines.memory.halves import MemoryBroker, MemoryResults
 
 async def main(what, where):
     srv = Server(broker=MemoryBroker(), results=MemoryResults()) if where == "pair" else Server(where)
@@ -231,7 +231,7 @@ async def test_worker_processes_on_a_store_that_is_not_shared(
     server: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = f"app_{uuid4().hex}"
-    imports = "from tasqueue import Server\nfrom tasqueue.testing.pair import MemoryBroker, MemoryResults\n"
+    imports = "from tasqueue import Server\nfrom tasqueue.engines.memory.halves import MemoryBroker, MemoryResults\n"
     (tmp_path / f"{name}.py").write_text(f"{imports}srv = {server}\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(Unsupported, match=r"in one process.*srv\.run\(\).*another URL") as refusal:

@@ -54,7 +54,7 @@ async def test_sqlite_options(tmp_path: Path) -> None:
     assert not await shares(engine(f"{url}?synchronous=NORMAL&namespace=one"), engine(f"{url}?namespace=two"))
 
 
-@pytest.mark.parametrize("scheme", ["nats", "tls", "postgres", "postgresql"])
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql"])
 def test_engines_to_come_are_named_with_what_works(scheme: str) -> None:
     with pytest.raises(Unsupported, match=rf"{scheme}://.* sqlite:///") as refusal:
         engine(f"{scheme}://me:secret@host/0")

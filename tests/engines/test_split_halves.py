@@ -15,12 +15,12 @@ import pytest
 from tests.engines.split_world import LEASE, Pair, pass_time, record, step, take
 
 from tasqueue.core.status import State
+from tasqueue.engines.memory.halves import MemoryBroker, MemoryResults
 from tasqueue.engines.split import SplitEngine
 from tasqueue.errors import EngineUnavailable
 from tasqueue.interfaces import Conflict, Delivery, Durability, Finding, Message
 from tasqueue.testing.clock import ManualClock
 from tasqueue.testing.conformance.harness import Harness
-from tasqueue.testing.pair import MemoryBroker, MemoryResults
 
 
 @pytest.fixture

@@ -174,7 +174,7 @@ async def test_a_newer_schema_is_refused_and_left_alone(path: Path, one: SqliteE
     await other.close()
     with direct(path) as connection:
         assert connection.execute("SELECT id FROM tasqueue_job").fetchall() == [("a",)]
-        connection.execute("UPDATE tasqueue_store SET version = ?", (database.VERSION,))
+        connection.execute("UPDATE tasqueue_store SET version = ?", (sql.ENGINE.version,))
     await one.submit([record("b")])
     assert (await one.counts()).queues == {"q": {State.READY: 2}}
 
@@ -216,7 +216,7 @@ async def test_a_file_of_schema_0_is_brought_along(path: Path) -> None:
         await one.close()
     with direct(path) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        assert connection.execute("SELECT version FROM tasqueue_store").fetchone() == (database.VERSION,)
+        assert connection.execute("SELECT version FROM tasqueue_store").fetchone() == (sql.ENGINE.version,)
 
 
 async def test_a_migration_that_fails_leaves_the_old_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

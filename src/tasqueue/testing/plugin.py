@@ -15,5 +15,5 @@ def pytest_load_initial_conftests(parser: pytest.Parser, args: list[str]) -> Non
             "--engine",
             action="append",
             metavar="URL",
-            help="an engine to prove; may be repeated (default: the library's own)",
+            help="an engine to prove, or a pair, 'broker|results'; may be repeated (default: the library's own)",
         )

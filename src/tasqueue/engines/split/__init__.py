@@ -9,14 +9,18 @@ see docs/engines/pairs.md.
 Reading order: `docs` (what is stored, what an order does to a record), `links`, `store`, `base`, `follow`, `produce`,
 `claim`, `settle`, `lease`, `schedule`, `operate`, `read`.
 
-Besides its protocol an object may have, each optional: `open()`, `close()`, `twin()`, `durability()`, and `shared` and
-`durable` (True: several processes can use it; what it stored survives the process); a broker also `now()` (UNIX
-seconds: the engine's clock), `wait(queues, timeout)` (returns when there may be something to consume) and `max_link`.
+Besides its protocol an object may have, each optional: `open()`, `close()`, `twin()`, `check()` (raises Unsupported
+when no worker may rely on it as it is set up), `durability()`, `url` (without a password), and `shared` and `durable`
+(True: several processes can use it; what it stored survives the process); a broker also `now()` (UNIX seconds: the
+engine's clock), `wait(queues, timeout)` (returns when there may be something to consume) and `max_link`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+
+from msgspec import structs
 
 from ...clock import Ports
 from ...errors import Unsupported
@@ -61,6 +65,11 @@ class SplitEngine(Reading):
         self._ends.set()
         await self._each("close")
 
+    async def register(self, worker: str, lease: int, info: bytes, tasks: Mapping[str, str], version: int) -> None:
+        """Unsupported where a half says that no worker may rely on it."""
+        await self._each("check")
+        await super().register(worker, lease, info, tasks, version)
+
     async def _each(self, name: str) -> None:
         for half in (self._store.broker, self._store.results):
             call = getattr(half, name, None)
@@ -90,9 +99,17 @@ class SplitEngine(Reading):
         """The weaker of what the two say of themselves with `durability()`; by `durable` alone: it survives the
         process.
         """
-        halves = [await self._durability_of(half) for half in (self._store.broker, self._store.results)]
-        weaker = min(halves, key=lambda one: LEVELS.index(one.level))
-        return Durability(weaker.level, weaker.promise, [finding for one in halves for finding in one.findings])
+        broker = await self._durability_of(self._store.broker)
+        results = await self._durability_of(self._store.results)
+        weaker = min((broker, results), key=lambda one: LEVELS.index(one.level))
+        common = [one for one in broker.findings if one in results.findings]
+        findings = [
+            structs.replace(one, name=f"{role}: {one.name}")
+            for role, half in (("broker", broker), ("results", results))
+            for one in half.findings
+            if one not in common
+        ]
+        return Durability(weaker.level, weaker.promise, [*common, *findings])
 
     async def _durability_of(self, half: Any) -> Durability:
         if hasattr(half, "durability"):

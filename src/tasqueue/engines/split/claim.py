@@ -128,12 +128,37 @@ class Claiming(Producing):
         leases = [held.lease for held in hand.held.values() if held.lease.claim == number]
         if leases:
             self._work.hurry()
-            await self._store.change_worker(worker, lambda doc: _holding(doc, len(hand.held)))
+            after = await self._store.change_worker(worker, lambda doc: _holding(doc, len(hand.held)))
+            if after is None or after.gone:  # who reclaimed it meanwhile may not have seen these deliveries
+                self._hands[worker] = hand
+                await self._hand_back(worker, None)  # nobody has begun them, so nobody died of them
+                raise WorkerGone(f"worker {worker!r} was reclaimed or retired while it claimed")
         now = await self.now()
         dues = await together(self._next_due(f"due:{queue}", now) for queue in open_)
         if faults.active:
             faults.point("W2.claimed")
         return Claim(leases, min((due for due in dues if due is not None), default=None))
+
+    async def _hand_back(self, worker: str, dead: Worker | None) -> int:
+        """Give back what this object holds for a worker, counting a death if it is dead. How many jobs it held."""
+        hand = self._hands.pop(worker, None)
+        if hand is None:
+            return 0
+        now = await self.now()
+        open_ = list(hand.held)
+        while open_:
+            entries = await self._store.jobs(open_)
+            again: list[tuple[Job, object]] = []
+            for entry in entries:
+                job = entry and entry.doc
+                if entry is not None and job is not None and _is_held(job, worker, hand):
+                    job = replace(job, state=State.READY, claim=0, progress=None)
+                    again.append((died(job, worker, dead.cause) if dead else job, entry.revision))
+            written = await together(self._store.put(job, revision, now) for job, revision in again)
+            open_ = [job.id for (job, _), ok in zip(again, written, strict=True) if not ok]
+        await self._store.release((delivery, 0) for delivery in hand.deliveries())
+        self._work.set()
+        return len(hand.held)
 
     async def _consume(self, hand: Hand, queue: str, limit: int, lease: int) -> int:
         deliveries = await self._store.consume(queue, limit, lease)
@@ -221,6 +246,16 @@ class Claiming(Producing):
             else:
                 holder = holders.get(job.worker) if job.state is State.RUNNING else None
                 found.not_ended(delivery, queue, order, job, entry, holder)
+
+
+def holds(hand: Hand, id: str, claim: int) -> bool:
+    """Whether the job is still held under that claim."""
+    held = hand.held.get(id)
+    return held is not None and held.lease.claim == claim
+
+
+def _is_held(job: Job, worker: str, hand: Hand) -> bool:
+    return job.state is State.RUNNING and job.worker == worker and holds(hand, job.id, job.claim)
 
 
 def _holding(doc: Worker | None, held: int) -> Worker | None:

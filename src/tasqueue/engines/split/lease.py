@@ -15,8 +15,8 @@ from msgspec.structs import replace
 from ... import faults
 from ...core.status import State
 from ...interfaces import Beat
-from .base import Hand
-from .docs import VERSION, Fleet, Job, Worker, died
+from .claim import holds
+from .docs import VERSION, Fleet, Job, Worker
 from .schedule import Scheduling
 from .settle import Settling, unparks
 from .store import together
@@ -59,7 +59,7 @@ class Leasing(Settling, Scheduling):
         def renew(doc: Worker | None) -> Worker | None:
             if doc is None or doc.gone:
                 return None
-            cancels = {id: claim for id, claim in doc.cancels.items() if hand is None or _holds(hand, id, claim)}
+            cancels = {id: claim for id, claim in doc.cancels.items() if hand is None or holds(hand, id, claim)}
             return replace(
                 doc,
                 lease=lease,
@@ -147,27 +147,6 @@ class Leasing(Settling, Scheduling):
             await self._store.remove("workers", [worker])
         return mine
 
-    async def _hand_back(self, worker: str, dead: Worker | None) -> int:
-        """Give back what this object holds for a worker, counting a death if it is dead. How many jobs it held."""
-        hand = self._hands.pop(worker, None)
-        if hand is None:
-            return 0
-        now = await self.now()
-        open_ = list(hand.held)
-        while open_:
-            entries = await self._store.jobs(open_)
-            again: list[tuple[Job, object]] = []
-            for entry in entries:
-                job = entry and entry.doc
-                if entry is not None and job is not None and _is_held(job, worker, hand):
-                    job = replace(job, state=State.READY, claim=0, progress=None)
-                    again.append((died(job, worker, dead.cause) if dead else job, entry.revision))
-            written = await together(self._store.put(job, revision, now) for job, revision in again)
-            open_ = [job.id for (job, _), ok in zip(again, written, strict=True) if not ok]
-        await self._store.release((delivery, 0) for delivery in hand.deliveries())
-        self._work.set()
-        return len(hand.held)
-
     async def promote(self) -> int | None:
         """The broker itself hands out what is due; this is for the readers, so that what could start shows as ready."""
         now = await self.now()
@@ -210,15 +189,6 @@ class Leasing(Settling, Scheduling):
             asked.cancel()
             woken.cancel()
             await asyncio.gather(asked, woken, return_exceptions=True)
-
-
-def _holds(hand: Hand, id: str, claim: int) -> bool:
-    held = hand.held.get(id)
-    return held is not None and held.lease.claim == claim
-
-
-def _is_held(job: Job, worker: str, hand: Hand) -> bool:
-    return job.state is State.RUNNING and job.worker == worker and _holds(hand, job.id, job.claim)
 
 
 def _extended(doc: Worker | None, now: int) -> Worker | None:

@@ -80,7 +80,7 @@ class Store:
             raise EngineUnavailable(f"{self}: {type(error).__name__}: {error}") from error
 
     def __str__(self) -> str:
-        return f"{type(self.broker).__name__} + {type(self.results).__name__}"
+        return f"{_shown(self.broker)} + {_shown(self.results)}"
 
     # -- documents ----------------------------------------------------------------------------------------------------
 
@@ -248,6 +248,11 @@ class Store:
         for delivery, span in spans:
             batches.setdefault(span, []).append(delivery)
         await together(self.ask(call(batch, span)) for span, batch in batches.items())
+
+
+def _shown(half: Any) -> str:
+    """Its URL, which has no password, where it has one."""
+    return getattr(half, "url", type(half).__name__)
 
 
 _job = decoder(Job)

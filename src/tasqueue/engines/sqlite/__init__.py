@@ -2,21 +2,29 @@
 
 To read it: `sql/schema.sql` (what is kept, and the places where a job can be), `lane` (how calls share transactions),
 `working` and `settling` (the hot path), `links`, `operating`, `reading`, `wake` (how sleepers learn of news),
-`database` (connections, migrations, checkpoints), `errors`."""
+`database` (connections, migrations, checkpoints), `errors`. `broker` and `results` are halves of a pair (see
+docs/engines/pairs.md), with tables of their own."""
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Mapping
+from urllib.parse import SplitResult, unquote
 
 from ...clock import Ports
+from ...errors import InvalidJob, Unsupported
 from ...interfaces import Capabilities
+from .broker import SqliteBroker
 from .errors import FileUnusable
 from .operating import Operating
 from .reading import Reading
+from .results import SqliteResults
 from .settling import Settling
 from .working import Working
 
-__all__ = ["FileUnusable", "SqliteEngine"]
+__all__ = ["OPTIONS", "FileUnusable", "SqliteBroker", "SqliteEngine", "SqliteResults", "broker", "engine", "results"]
+
+OPTIONS = frozenset({"synchronous"})
+"""What a URL may have after its `?`, besides `namespace`."""
 
 
 class SqliteEngine(Working, Settling, Operating, Reading):
@@ -29,18 +37,6 @@ class SqliteEngine(Working, Settling, Operating, Reading):
         super().__init__(path, namespace=namespace, timeout=timeout, ports=ports, synchronous=synchronous)
         self._forgotten = {}
 
-    async def open(self) -> None:
-        await self._write(lambda tx: None, durable=False)
-
-    async def close(self) -> None:
-        open, self._now_open = self._now_open, None
-        if open is None:
-            return
-        open.poller.close()
-        for lane in (open.writer, open.reader):
-            if lane is not None and open.loop is asyncio.get_running_loop():
-                await lane.stop(self._timeout + 1)
-
     def twin(self) -> SqliteEngine:
         return SqliteEngine(
             self._path,
@@ -49,3 +45,36 @@ class SqliteEngine(Working, Settling, Operating, Reading):
             ports=self._ports,
             synchronous=self._synchronous,
         )
+
+
+def engine(
+    parts: SplitResult, options: Mapping[str, str], *, shown: str, namespace: str, timeout: float, ports: Ports
+) -> SqliteEngine:
+    """For `tasqueue.engines.connect`."""
+    return SqliteEngine(_path(parts, shown), namespace=namespace, timeout=timeout, ports=ports, **options)
+
+
+def broker(
+    parts: SplitResult, options: Mapping[str, str], *, shown: str, namespace: str, timeout: float, ports: Ports
+) -> SqliteBroker:
+    """For `tasqueue.engines.connect_pair`."""
+    return SqliteBroker(_path(parts, shown), namespace=namespace, timeout=timeout, ports=ports, **options)
+
+
+def results(
+    parts: SplitResult, options: Mapping[str, str], *, shown: str, namespace: str, timeout: float, ports: Ports
+) -> SqliteResults:
+    """For `tasqueue.engines.connect_pair`."""
+    return SqliteResults(_path(parts, shown), namespace=namespace, timeout=timeout, ports=ports, **options)
+
+
+def _path(parts: SplitResult, shown: str) -> str:
+    path = unquote(parts.path.removeprefix("/"))
+    if parts.netloc or not path or ":///" not in shown:
+        said = " (after two slashes comes a host, and a file has none)" if parts.netloc else ""
+        raise InvalidJob(
+            f"URL {shown!r}: three slashes and a path, sqlite:///relative.db, or four for an absolute one{said}"
+        )
+    if path == ":memory:":
+        raise Unsupported(f"URL {shown!r}: SQLite's private database cannot be shared by threads; use memory://")
+    return path

@@ -1,5 +1,5 @@
-"""What all verbs of the SQLite engine start from: its lanes, its poller, and the one way to post a call and wait for
-the answer."""
+"""What the engine and the halves start from: lanes, a poller, and the one way to post a call and wait for its
+answer."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 
 from ...clock import Ports
 from ...errors import EngineUnavailable
-from ...interfaces import Engine
+from ...interfaces import Durability, Engine
 from . import database, errors
+from .durability import examine
 from .lane import Lane, Op, Tx
-from .sql import Sql
+from .sql import ENGINE, Layout, Sql
 from .wake import Poller, ring
 
 T = TypeVar("T")
@@ -43,8 +44,10 @@ class _Open:
                 lane.abandon()
 
 
-class Base(Engine):
-    """The state of one engine object; the verbs are in `working`, `operating` and `reading`."""
+class Connected:
+    """What works with a set of tables in a file, on one event loop."""
+
+    layout: Layout = ENGINE
 
     def __init__(self, path: str, *, namespace: str, timeout: float, ports: Ports, synchronous: str = "FULL") -> None:
         self.url = f"sqlite:///{path}" + ("" if namespace == "tasqueue" else f"?namespace={namespace}")
@@ -53,7 +56,7 @@ class Base(Engine):
         self._timeout = timeout
         self._ports = ports
         self._synchronous = database.check_synchronous(synchronous)
-        self._sql = Sql(namespace)
+        self._sql = Sql(namespace, self.layout)
         self._now_open: _Open | None = None
 
     def _now(self) -> int:
@@ -114,6 +117,25 @@ class Base(Engine):
             )
             future.set_exception(EngineUnavailable(message, ids=ids))
 
+    async def close(self) -> None:
+        open, self._now_open = self._now_open, None
+        if open is None:
+            return
+        open.poller.close()
+        for lane in (open.writer, open.reader):
+            if lane is not None and open.loop is asyncio.get_running_loop():
+                await lane.stop(self._timeout + 1)
+
+    async def open(self) -> None:
+        await self._write(lambda tx: None, durable=False)
+
+    async def durability(self) -> Durability:
+        return await self._read(lambda tx: examine(tx.connection, self._path, self._synchronous))
+
     async def _over(self, ids: list[str], keys: list[str]) -> set[str]:
         """Which of these jobs and links have ended or do not exist."""
         raise NotImplementedError
+
+
+class Base(Connected, Engine):
+    """The state of one engine object; the verbs are in `working`, `operating` and `reading`."""

@@ -16,8 +16,6 @@ from ...errors import InvalidJob, Unsupported
 from . import sql
 from .errors import FileUnusable, writable
 
-VERSION = 1
-"""Of the schema; a file of an older one is migrated, one of a newer one refused."""
 NEEDED = (3, 35, 0)
 """RETURNING."""
 SYNCHRONOUS = ("OFF", "NORMAL", "FULL", "EXTRA")
@@ -51,7 +49,8 @@ def connect(path: str, *, synchronous: str, readonly: bool = False) -> sqlite3.C
     try:
         run = connection.execute
         run("PRAGMA secure_delete = OFF")
-        run("PRAGMA auto_vacuum = INCREMENTAL")  # of a new file; so that it can shrink again after a backlog
+        if not run("PRAGMA page_count").fetchone()[0]:  # a new file; of any other, this would need the write lock
+            run("PRAGMA auto_vacuum = INCREMENTAL")  # so that it can shrink again after a backlog
         mode = run("PRAGMA journal_mode = WAL").fetchone()[0]
         if mode != "wal":
             raise FileUnusable(
@@ -75,22 +74,23 @@ def connect(path: str, *, synchronous: str, readonly: bool = False) -> sqlite3.C
 
 
 def prepare(connection: sqlite3.Connection, names: sql.Sql, path: str) -> None:
-    """Bring the namespace to our version, whatever it is at; the first to come does it, under the write lock."""
-    if _version(connection, names) == VERSION:
+    """Bring the tables to our version, whatever they are at; the first to come does it, under the write lock."""
+    layout = names.layout
+    if _version(connection, names) == layout.version:
         return
     connection.execute("BEGIN EXCLUSIVE")
     try:
         version = _version(connection, names)
         if version is None:
-            _script(connection, names.of(sql.read("schema")))
-            version = VERSION
-        if version > VERSION:
+            _script(connection, names.of(sql.read(layout.schema)))
+            version = layout.version
+        if version > layout.version:
             raise Unsupported(
-                f"{path}: namespace written by a newer tasqueue (schema {version}, this one knows up to {VERSION});"
-                " upgrade tasqueue here, or use another file or namespace"
+                f"{path}: namespace written by a newer tasqueue (schema {version}, this one knows up to"
+                f" {layout.version}); upgrade tasqueue here, or use another file or namespace"
             )
-        for old in range(version, VERSION):
-            _script(connection, names.of(sql.read(f"migrate_{old}").replace("-- schema", sql.read("schema"))))
+        for old in range(version, layout.version):
+            _script(connection, names.of(sql.read(f"migrate_{old}").replace("-- schema", sql.read(layout.schema))))
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:

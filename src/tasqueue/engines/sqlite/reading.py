@@ -8,9 +8,8 @@ from typing import Any
 
 from ...core.record import LinkRow, Row
 from ...core.status import ENDED, State, Status
-from ...interfaces import Counts, Durability, Filter, Key, PauseRow, WorkerRow
+from ...interfaces import Counts, Filter, Key, PauseRow, WorkerRow
 from .base import Base
-from .durability import examine
 from .lane import Tx
 
 LOOK = 2_000
@@ -107,9 +106,6 @@ class Reading(Base):
             return over.union(key for key in keys if tx.value("link_open", key) is None)
 
         return await self._read(read)
-
-    async def durability(self) -> Durability:
-        return await self._read(lambda tx: examine(tx.connection, self._path, self._synchronous))
 
 
 def _row(row: Sequence[Any]) -> Row:

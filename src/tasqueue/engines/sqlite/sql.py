@@ -12,14 +12,27 @@ from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from sqlite3 import Connection
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...errors import InvalidJob
 
-FILES = ("submit", "claim", "settle", "link", "operate", "read")
 CHUNKS = (256, 64, 16, 4, 1)
 """Rows of one bulk statement. One step of SQLite for many rows is cheaper than executemany, and lets go of the GIL
 but once. A few fixed sizes, so that the prepared statements are found again."""
+
+
+class Layout(NamedTuple):
+    """A set of tables: its schema, the files with its statements, and what follows the namespace in their names."""
+
+    schema: str
+    files: tuple[str, ...]
+    suffix: str
+    version: int
+
+
+ENGINE = Layout("schema", ("store", "submit", "claim", "settle", "link", "operate", "read"), "", 1)
+BROKER = Layout("broker_schema", ("store", "broker"), ":broker", 1)
+RESULTS = Layout("results_schema", ("store", "results"), ":results", 1)
 
 _valid = re.compile(r"[A-Za-z0-9_-]{1,64}\Z").match
 _name = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
@@ -41,9 +54,9 @@ def read(name: str) -> str:
 
 
 @cache
-def _statements() -> dict[str, str]:
+def _statements(files: tuple[str, ...]) -> dict[str, str]:
     found: dict[str, str] = {}
-    for name in FILES:
+    for name in files:
         parts = _name.split(read(name))[1:]
         for title, body in zip(parts[::2], parts[1::2], strict=True):
             assert title not in found, f"two statements are called {title}"
@@ -54,11 +67,12 @@ def _statements() -> dict[str, str]:
 class Sql(dict[str, str]):
     """Every statement of a namespace, by name."""
 
-    def __init__(self, namespace: str) -> None:
+    def __init__(self, namespace: str, layout: Layout = ENGINE) -> None:
         # SQLite's names know no case, and `sqlite` is its own.
         prefix = re.sub("[A-Z]", lambda found: "^" + found[0].lower(), check_namespace(namespace))
-        self._prefix = f"~{prefix}" if prefix.startswith("sqlite") else prefix
-        super().__init__({name: self.of(text) for name, text in _statements().items()})
+        self._prefix = (f"~{prefix}" if prefix.startswith("sqlite") else prefix) + layout.suffix
+        self.layout = layout
+        super().__init__({name: self.of(text) for name, text in _statements(layout.files).items()})
         self.order: dict[str, tuple[int, ...]] = {}
         """Of statements with numbered parameters: which value stands where. (Python 3.12 warns of the numbers.)"""
         for name, text in self.items():

@@ -244,7 +244,7 @@ class Poller:
         try:
             connection = self._connect()
             for queue in sleeper.queues:
-                if connection.execute(self._names["work_in"], (queue, queue)).fetchone()[0]:
+                if connection.execute(self._names["work_in"], (queue,)).fetchone()[0]:
                     sleeper.wake()
                     return
             sleeper.due = self._next_due(sleeper.queues)

@@ -31,11 +31,8 @@ async def h(source: Source, tmp_path: Path, request: pytest.FixtureRequest) -> A
     """
     harness = await Harness.start(source, tmp_path)
     try:
-        lacking = "TASQUEUE_TEST_LACKING" in os.environ
-        for mark in request.node.iter_markers("needs"):
-            for flag in mark.args:
-                if not lacking and not getattr(harness.engine.capabilities, flag):
-                    pytest.skip(f"the engine does not declare {flag}")
+        if "TASQUEUE_TEST_LACKING" not in os.environ:
+            harness.skip_what_it_lacks(request.node)
         yield harness
     finally:
         await harness.stop()

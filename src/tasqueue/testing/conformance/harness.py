@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -78,6 +79,17 @@ class Harness:
         for engine in self._engines:
             await engine.close()
         self._opened.discard()
+
+    def skip_what_it_lacks(self, test: pytest.Function) -> None:
+        """A test that `needs` what the engine does not declare is skipped."""
+        # Those of its module too, which get lost where another module collects it.
+        home = inspect.getmodule(cast("Any", test).function)
+        common: Any = getattr(home, "pytestmark", [])
+        marks: list[pytest.Mark] = [*test.iter_markers(), *(common if isinstance(common, list) else [common])]
+        for mark in marks:
+            for flag in mark.args if mark.name == "needs" else ():
+                if not getattr(self.engine.capabilities, flag):
+                    pytest.skip(f"the engine does not declare {flag}")
 
     @property
     def outage(self) -> Any:

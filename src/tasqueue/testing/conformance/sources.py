@@ -10,10 +10,10 @@ from typing import Protocol
 from urllib.parse import quote, unquote, urlsplit
 
 from ...clock import SYSTEM, Ports
-from ...engines import connect
+from ...engines import connect, connect_pair
+from ...engines.memory.halves import MemoryBroker, MemoryResults
 from ...engines.split import SplitEngine
 from ...interfaces import Engine
-from ..pair import MemoryBroker, MemoryResults
 
 TIMEOUT = 2.0
 
@@ -45,12 +45,12 @@ class Source(Protocol):
 
 class _Url:
     def __init__(self, url: str, namespace: str, outage: AbstractContextManager[None] | None = None) -> None:
-        self._url = url
-        self._namespace = namespace
+        self.url = url
+        self.namespace = namespace
         self.outage = outage
 
     def engine(self, ports: Ports, timeout: float = TIMEOUT) -> Engine:
-        return connect(self._url, namespace=self._namespace, timeout=timeout, ports=ports)
+        return connect(self.url, namespace=self.namespace, timeout=timeout, ports=ports)
 
     def discard(self) -> None:
         pass
@@ -58,7 +58,7 @@ class _Url:
 
 class _File(_Url):
     def __init__(self, path: Path, query: str = "") -> None:
-        super().__init__(f"sqlite:///{quote(str(path))}{query}", "tasqueue", _locked(path))
+        super().__init__(f"sqlite:///{quote(str(path))}{query}", "tasqueue", locked(path))
         self._path = path
 
     def discard(self) -> None:
@@ -66,19 +66,45 @@ class _File(_Url):
             Path(f"{self._path}{suffix}").unlink(missing_ok=True)
 
 
+class _TwoUrls:
+    outage: AbstractContextManager[None] | None = None
+
+    def __init__(self, broker: _Url, results: _Url, namespace: str) -> None:
+        self._broker = broker
+        self._results = results
+        self._namespace = namespace
+
+    def engine(self, ports: Ports, timeout: float = TIMEOUT) -> Engine:
+        return connect_pair(
+            self._broker.url, self._results.url, namespace=self._namespace, timeout=timeout, ports=ports
+        )
+
+    def discard(self) -> None:
+        self._broker.discard()
+        self._results.discard()
+
+
+def _fresh(url: str, namespace: str) -> _Url:
+    """A namespace of its own, or a file of its own beside the one that is named."""
+    parts = urlsplit(url)
+    if parts.scheme == "sqlite":
+        return _File(Path(f"{unquote(parts.path[1:])}.{namespace}"), f"?{parts.query}" if parts.query else "")
+    # A private store in memory could not be opened twice.
+    return _Url("memory://conformance" if url == "memory://" else url, namespace)
+
+
 class UrlSource:
-    """Anybody's store; for each test a namespace of its own, or a file of its own beside the one that is named."""
+    """Anybody's store, fresh for each test. "broker|results": a pair of two URLs."""
 
     def __init__(self, url: str) -> None:
         self.name = url
-        self._url = "memory://conformance" if url == "memory://" else url  # a private one could not be opened twice
 
     def fresh(self, folder: Path) -> Opened:
-        fresh = f"conformance-{SYSTEM.bits(8).hex()}"
-        parts = urlsplit(self._url)
-        if parts.scheme == "sqlite":
-            return _File(Path(f"{unquote(parts.path[1:])}.{fresh}"), f"?{parts.query}" if parts.query else "")
-        return _Url(self._url, fresh)
+        namespace = f"conformance-{SYSTEM.bits(8).hex()}"
+        broker, bar, results = self.name.partition("|")
+        if bar and broker != results:
+            return _TwoUrls(_fresh(broker, namespace), _fresh(results, namespace), namespace)
+        return _fresh(broker, namespace)
 
 
 class SqliteSource:
@@ -91,7 +117,7 @@ class SqliteSource:
 
 
 @contextmanager
-def _locked(path: Path) -> Generator[None]:
+def locked(path: Path) -> Generator[None]:
     """While somebody else holds the write lock of the file, nothing can be stored."""
     connection = sqlite3.connect(path, isolation_level=None)
     try:

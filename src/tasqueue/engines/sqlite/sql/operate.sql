@@ -67,7 +67,3 @@ DELETE FROM ns_pause WHERE queue = ?;
 -- name: drain
 -- ? worker id -> row count 0: unknown
 UPDATE ns_worker SET drain = 1 WHERE id = ? AND deadline IS NOT NULL;
-
--- name: touch
--- Writes a page and changes nothing: the commit begins the write-ahead log anew after a checkpoint.
-UPDATE ns_store SET one = 1;

@@ -152,5 +152,7 @@ SELECT 1 FROM ns_job j WHERE j.id = ? AND NOT EXISTS (SELECT 1 FROM ns_outcome o
 SELECT 1 FROM ns_link WHERE key = ? AND ended_at IS NULL;
 
 -- name: work_in
--- ? queue, ? queue -> whether a claim would get something
-SELECT EXISTS (SELECT 1 FROM ns_ready WHERE queue = ?) AND NOT EXISTS (SELECT 1 FROM ns_pause WHERE queue = ?);
+-- ? queue -> whether a claim would get something
+SELECT EXISTS (SELECT 1 FROM ns_ready WHERE queue = asked.queue)
+   AND NOT EXISTS (SELECT 1 FROM ns_pause WHERE queue = asked.queue)
+FROM (SELECT ? AS queue) asked;

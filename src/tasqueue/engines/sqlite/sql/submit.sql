@@ -1,9 +1,5 @@
 -- Storing what is new. `, ...` repeats what stands before it, once for each row of a bulk statement.
 
--- name: place
--- ? how many numbers -> the last of them
-UPDATE ns_store SET place = place + ? RETURNING place;
-
 -- name: insert_jobs
 -- rows of seq, id, queue, prio, ord, state, due, task, link, pos, spec, prev; ids that exist are skipped
 INSERT INTO ns_job (seq, id, queue, prio, ord, state, due, task, link, pos, spec, prev)

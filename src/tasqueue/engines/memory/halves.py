@@ -1,7 +1,8 @@
-"""An example of a broker and results of one's own: two classes that know nothing of jobs, for one event loop of one
-process.
+"""Halves of a pair in memory, and the example of a broker and results of one's own: two classes that know nothing of
+jobs, for one event loop of one process.
 
     srv = Server(broker=MemoryBroker(), results=MemoryResults())
+    srv = Server(broker="memory://", results="redis://localhost:6379/0")
 
 Written after `tasqueue.interfaces` alone. `now` gives UNIX seconds, so that a test can move the time.
 """
@@ -12,8 +13,8 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Sequence
 from itertools import count
 
-from ..clock import SYSTEM
-from ..interfaces import Conflict, Delivery, Message
+from ...clock import SYSTEM
+from ...interfaces import Conflict, Delivery, Message
 
 
 class _Held:
@@ -150,7 +151,7 @@ class MemoryResults:
     async def index_add(self, index: str, ids: Sequence[str], at: float) -> None:
         await self.index_remove(index, ids)
         ordered, entries = self._indexes.setdefault(index, ([], {}))
-        for id in ids:
+        for id in dict.fromkeys(ids):
             entries[id] = (at, next(self._revisions), id)
             insort(ordered, entries[id])
 

@@ -10,17 +10,17 @@ from tasqueue.cli.bench.floors import MemoryFloor
 from tasqueue.cli.bench.measures import PAYLOAD
 
 
-def main(n: int) -> None:
+async def main(n: int) -> None:
     for concurrency in (10, 100):
         store = MemoryFloor()
         began = time.perf_counter()
-        store.enqueue_batches(n, PAYLOAD)
+        await store.enqueue_batches(n, PAYLOAD)
         enqueued = time.perf_counter()
-        asyncio.run(store.drain(concurrency))
+        await store.drain(concurrency)
         drained = time.perf_counter()
         rates = f"{n / (enqueued - began):,.0f} jobs/s enqueued, {n / (drained - enqueued):,.0f} drained"
         print(f"concurrency {concurrency}: {rates}")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 200_000)
+    asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 200_000))

@@ -6,6 +6,8 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+from tests import services
 from tests.cli.conftest import tasqueue
 
 from tasqueue.cli.bench.measures import percentile
@@ -41,6 +43,45 @@ def test_quick(tmp_path: Path) -> None:
 def test_json_to_stdout_is_all_there_is() -> None:
     result = tasqueue("bench", "--quick", "--engine", "memory", "--json", "-")
     assert {figure["engine"] for figure in json.loads(result.stdout)["figures"]} == {"memory", ""}
+
+
+def test_redis_is_left_as_it_was() -> None:
+    with services.server() as server:
+        server.ask("SET", "mine", 1)
+        result = tasqueue("bench", "--quick", "--engine", "redis", "--url", server.url, "--json", "-")
+        assert result.returncode == 0, result.stderr
+        assert server.ask("KEYS", "*") == b"*1\r\n$4\r\nmine\r\n"
+    found = json.loads(result.stdout)
+    figures = {figure["name"]: figure for figure in found["figures"] if figure["engine"] == "redis"}
+    assert figures.keys() == FIGURES
+    for name, figure in figures.items():
+        assert figure["ours"]["median"] > 0, name
+        assert (figure["floor"] is not None) == (name in WITH_A_FLOOR)
+    assert found["versions"]["server"].startswith(("Valkey ", "Redis "))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--engine", "redis"], "--url redis://localhost:6379/0"),
+        (["--engine", "redis", "--url", "sqlite:///x.db"], "--url sqlite:///x.db: a Redis or Valkey"),
+        (["--engine", "memory", "--url", "redis://localhost:1"], "memory has none"),
+        (["--url", "redis://me:secret@localhost:1?namespace=mine"], "namespace of its own"),
+    ],
+)
+def test_wrong_usage(options: list[str], said: str) -> None:
+    result = tasqueue("bench", "--quick", *options, TASQUEUE_URL="redis://localhost:1/0")
+    assert result.returncode == 2
+    assert said in " ".join(result.stderr.split())
+    assert "secret" not in result.stderr
+
+
+def test_a_server_that_is_not_there() -> None:
+    result = tasqueue("bench", "--quick", "--engine", "redis", "--url", "redis://me:secret@127.0.0.1:1/0")
+    assert result.returncode == 1
+    assert "127.0.0.1:1" in result.stderr
+    assert "secret" not in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_percentile() -> None:

@@ -1,7 +1,8 @@
 """arq: "pessimistic execution": a job stays in the queue until it has finished; then its result is stored and it goes.
 
 `keep_result` is 3,600 s by default, as here. A worker polls: every `poll_delay` (0.5 s by default, which would be the
-latency, and the speed of a drain with few slots), so 10 ms here. No log line for each result (`log_results=False`).
+latency, and the speed of a drain with few slots), so 10 ms here. No log line for each result (`log_results=False`). It
+has no bulk enqueue, chain or group.
 """
 
 from __future__ import annotations
@@ -14,9 +15,13 @@ from typing import Any
 from arq import Worker, create_pool
 from arq.connections import RedisSettings
 from child import run
-from mark import URL, began, late
+from mark import FASTEST, URL, began, late
 
-SETTINGS = "Worker(max_jobs=N, poll_delay=0.01), keep_result 3600 s, acknowledges after running, coroutines, uvloop"
+SETTINGS = {
+    "": "Worker(max_jobs=N, poll_delay=0.01), keep_result 3600 s, acknowledges after running, coroutines, uvloop",
+    "fastest": "the same with keep_result=0: no results; acknowledges after running, which is its only mode",
+}
+SCENARIOS = ["drain_10", "drain_100", "enqueue", "enqueue_100", "latency", "sleeps"]
 JOBS = 2_000
 LEFT = [("ZCARD", "arq:queue")]
 
@@ -44,6 +49,7 @@ def work(concurrency: int) -> None:
             queue_name="arq:queue",
             max_jobs=concurrency,
             poll_delay=0.01,
+            keep_result=0 if FASTEST else 3600,
             log_results=False,
             handle_signals=False,
         )

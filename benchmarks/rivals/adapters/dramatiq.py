@@ -1,7 +1,8 @@
 """dramatiq: messages are acknowledged after the actor has run; `Results` with `RedisBackend` stores what it returned.
 
 One process of N threads (`--processes 1 --threads N`). A message leaves `dramatiq:default.msgs` when it is
-acknowledged, which is after its result was stored.
+acknowledged, which is after its result was stored. Its pipelines and groups are used for chains and groups; the
+messages of a pipeline ignore the result before. It has no bulk enqueue.
 """
 
 from __future__ import annotations
@@ -16,15 +17,19 @@ import dramatiq
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.results import Results
 from dramatiq.results.backends import RedisBackend
-from mark import URL, began, late
+from mark import FASTEST, URL, began, late
 
-SETTINGS = "RedisBroker, Results(RedisBackend, store_results), --processes 1 --threads N; acknowledges after running"
+SETTINGS = {
+    "": "RedisBroker, Results(RedisBackend, store_results), --processes 1 --threads N; acknowledges after running",
+    "fastest": "no results, else the same; a deeper prefetch is slower",
+}
 JOBS = 3_000
-SCENARIOS = ["drain_10", "drain_100", "latency"]
-LEFT = [("HLEN", "dramatiq:default.msgs")]
+SCENARIOS = ["drain_10", "drain_100", "enqueue", "latency", "chains", "groups"]
+LEFT = None if FASTEST else [("HLEN", "dramatiq:default.msgs")]
 
 broker = RedisBroker(url=URL)
-broker.add_middleware(Results(backend=RedisBackend(url=URL), store_results=True))
+if not FASTEST:
+    broker.add_middleware(Results(backend=RedisBackend(url=URL), store_results=True))
 dramatiq.set_broker(broker)
 
 
@@ -48,3 +53,12 @@ def work(concurrency: int) -> None:
 def producer() -> Iterator[Any]:
     tasks = {"noop": noop, "stamp": stamp}
     yield lambda task, *args: tasks[task].send(*args)
+
+
+@contextmanager
+def links() -> Iterator[Any]:
+    def put_ten(kind: str) -> None:
+        messages = [noop.message_with_options(args=(5, 4), pipe_ignore=True) for _ in range(10)]
+        (dramatiq.pipeline(messages) if kind == "chain" else dramatiq.group(messages)).run()
+
+    yield put_ten

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
 
 import click
 import msgspec
 
+from ...clock import SYSTEM
+from ...engines import REDIS, connect, redact
 from ..terminal import Block, Table, Text, show, show_json
 from .suite import ENGINES, Figure, Report, Spread, run
 
@@ -26,7 +29,13 @@ TITLES = {
 
 
 @click.command()
-@click.option("--engine", type=click.Choice([*ENGINES, "all"]), default="all", show_default=True)
+@click.option(
+    "--engine",
+    type=click.Choice([*ENGINES, "all"]),
+    default="all",
+    help="redis needs --url; all is redis only with it.  [default: all]",
+)
+@click.option("-u", "--url", default="", help="A Redis or Valkey to load, as redis://localhost:6379/0.")
 @click.option("--quick", is_flag=True, help="A tenth of the jobs, one run: to see that it works, not to compare.")
 @click.option(
     "--json",
@@ -34,17 +43,43 @@ TITLES = {
     type=click.Path(dir_okay=False, allow_dash=True),
     help="Write one JSON document; - for stdout, then nothing else is printed.",
 )
-def bench(engine: str, quick: bool, json_file: str | None) -> None:
-    """Measure this machine: jobs/s, latency, memory, next to a plain loop that does the same bookkeeping by hand."""
-    engines = ENGINES if engine == "all" else (engine,)
+def bench(engine: str, url: str, quick: bool, json_file: str | None) -> None:
+    """Measure this machine: jobs/s, latency, memory, next to a plain loop that does the same bookkeeping by hand.
+
+    On Redis all keys are in a namespace of its own, which is removed at the end.
+    """
+    if engine in ("redis", "all") and (url or engine == "redis"):
+        url = _own_namespace(url)
+    elif url:
+        raise click.UsageError(f"--url is for --engine redis, and {engine} has none")
+    engines = [one for one in ENGINES if engine in (one, "all") and (one != "redis" or url)]
     with tempfile.TemporaryDirectory(prefix="tasqueue-bench-") as folder:
-        report = run(engines, quick, Path(folder), lambda text: click.echo(f"measuring: {text}", err=True))
+        report = run(engines, url, quick, Path(folder), lambda text: click.echo(f"measuring: {text}", err=True))
     if json_file == "-":
         show_json(report)
         return
     if json_file is not None:
         Path(json_file).write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
     show(*view(report))
+
+
+def _own_namespace(url: str) -> str:
+    """The URL with one. UsageError. $TASQUEUE_URL is not looked at: it may be in use, and this is a load."""
+    if not url:
+        raise click.UsageError(
+            "--engine redis needs the server to measure: --url redis://localhost:6379/0 ($TASQUEUE_URL is not used, so "
+            "that nobody loads a server in use by accident)"
+        )
+    parts = urlsplit(url)
+    if parts.scheme not in REDIS:
+        raise click.UsageError(f"--url {redact(url)}: a Redis or Valkey, as redis://localhost:6379/0")
+    if "namespace" in dict(parse_qsl(parts.query)):
+        raise click.UsageError(
+            f"--url {redact(url)}: leave the namespace out, the benchmark has a namespace of its own"
+        )
+    url = f"{url}{'&' if parts.query else '?'}namespace=tasqueue-bench-{SYSTEM.bits(6).hex()}"
+    connect(url, namespace="", timeout=1.0, ports=SYSTEM)  # refuses what it cannot use, and connects to nothing
+    return url
 
 
 def view(report: Report) -> list[Block]:

@@ -11,6 +11,7 @@ import asyncio
 import sqlite3
 from collections import deque
 from collections.abc import Iterator
+from typing import Protocol
 
 import msgspec
 
@@ -31,7 +32,7 @@ _Done = tuple[int, int, int, bytes, bytes, int]
 """seq, ended_at, gone_at, tail, result, claim"""
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode_spec = msgspec.msgpack.Decoder(Spec).decode
+decode_spec = msgspec.msgpack.Decoder(Spec).decode
 
 
 async def noop(payload: bytes) -> bytes:
@@ -39,21 +40,45 @@ async def noop(payload: bytes) -> bytes:
     return RESULT
 
 
-def _now() -> int:
+def now_ms() -> int:
+    """By the machine's clock."""
     return int(SYSTEM.now() * 1000)
 
 
-def _spec(payload: bytes, now: int) -> bytes:
-    return _encode(Spec(VERSION, TASK, payload, enqueued_at=now))
+def new_spec(payload: bytes, now: int, task: str = TASK) -> bytes:
+    """A job's record as it is enqueued."""
+    return _encode(Spec(VERSION, task, payload, enqueued_at=now))
 
 
-def _tail(now: int) -> bytes:
+def tail(now: int) -> bytes:
+    """What a record has more when its job has ended well."""
     return _encode(Tail(status=Status.SUCCESSFUL, started_at=now, processed_at=now, worker="floor"))
 
 
-def _ids(n: int, now: int) -> Iterator[str]:
+def new_ids(n: int, now: int) -> Iterator[str]:
+    """Made as the library makes them."""
     noise = SYSTEM.bits(10 * n)
     return (uuid7(now, noise[at : at + 10]) for at in range(0, 10 * n, 10))
+
+
+class Floor(Protocol):
+    """What is done by hand."""
+
+    async def enqueue_one_by_one(self, n: int, payload: bytes) -> None:
+        """Each by itself."""
+        ...
+
+    async def enqueue_batches(self, n: int, payload: bytes) -> None:
+        """What a batch needs but once is done once."""
+        ...
+
+    async def drain(self, concurrency: int) -> None:
+        """All of them, by so many slots on one deque."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of what is open."""
+        ...
 
 
 class MemoryFloor:
@@ -64,21 +89,21 @@ class MemoryFloor:
         self.records: dict[str, tuple[str, bytes]] = {}
         self.ended: dict[str, tuple[bytes, bytes]] = {}
 
-    def enqueue_one_by_one(self, n: int, payload: bytes) -> None:
+    async def enqueue_one_by_one(self, n: int, payload: bytes) -> None:
         """Each by itself."""
         for _ in range(n):
             self._submit(1, payload)
 
-    def enqueue_batches(self, n: int, payload: bytes) -> None:
+    async def enqueue_batches(self, n: int, payload: bytes) -> None:
         """What a batch needs but once is done once."""
         for start in range(0, n, SUBMIT):
             self._submit(min(SUBMIT, n - start), payload)
 
     def _submit(self, n: int, payload: bytes) -> None:
-        now = _now()
-        for id in _ids(n, now):
+        now = now_ms()
+        for id in new_ids(n, now):
             if id not in self.records:
-                self.records[id] = (TASK, _spec(payload, now))
+                self.records[id] = (TASK, new_spec(payload, now))
                 self.ready.append(id)
 
     async def drain(self, concurrency: int) -> None:
@@ -88,13 +113,13 @@ class MemoryFloor:
             ready, records, ended = self.ready, self.records, self.ended
             while ready:
                 id = ready.popleft()
-                spec = _decode_spec(records[id][1])
+                spec = decode_spec(records[id][1])
                 result = await noop(spec.payload)
-                ended[id] = (_tail(_now()), result)
+                ended[id] = (tail(now_ms()), result)
 
         await asyncio.gather(*(slot() for _ in range(concurrency)))
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Nothing to let go of."""
 
 
@@ -138,19 +163,19 @@ class SqliteFloor:
         self.db.executescript(_SCHEMA)
         self.stored = 0
 
-    def enqueue_one_by_one(self, n: int, payload: bytes) -> None:
+    async def enqueue_one_by_one(self, n: int, payload: bytes) -> None:
         """A transaction each."""
         for _ in range(n):
             self._submit(1, payload)
 
-    def enqueue_batches(self, n: int, payload: bytes) -> None:
+    async def enqueue_batches(self, n: int, payload: bytes) -> None:
         """A transaction for each batch."""
         for start in range(0, n, SUBMIT):
             self._submit(min(SUBMIT, n - start), payload)
 
     def _submit(self, n: int, payload: bytes) -> None:
-        now, first = _now(), self.stored
-        rows = [(seq, id, seq, TASK, _spec(payload, now)) for seq, id in enumerate(_ids(n, now), first)]
+        now, first = now_ms(), self.stored
+        rows = [(seq, id, seq, TASK, new_spec(payload, now)) for seq, id in enumerate(new_ids(n, now), first)]
         self.db.execute("BEGIN IMMEDIATE")
         self.db.executemany(_INSERT, rows)
         self.db.execute(_LINE_UP, (first,))
@@ -169,7 +194,7 @@ class SqliteFloor:
             claim += 1
             rows: list[tuple[int, bytes, int]] = self.db.execute(_READ, (CLAIM,)).fetchall()
             if rows:
-                self.db.execute(_CLAIM, (claim, _now(), CLAIM))
+                self.db.execute(_CLAIM, (claim, now_ms(), CLAIM))
                 self.db.execute(_TAKEN, (rows[-1][2],))
             self.db.execute("COMMIT")
             if not rows:
@@ -182,10 +207,10 @@ class SqliteFloor:
     async def _slot(self, ready: deque[tuple[int, bytes, int]], done: list[_Done], claim: int) -> None:
         while ready:
             seq, data, _ = ready.popleft()
-            result = await noop(_decode_spec(data).payload)
-            now = _now()
-            done.append((seq, now, now + DAY, _tail(now), result, claim))
+            result = await noop(decode_spec(data).payload)
+            now = now_ms()
+            done.append((seq, now, now + DAY, tail(now), result, claim))
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close the file."""
         self.db.close()

@@ -18,7 +18,7 @@ from tasqueue import Job, JobCtx, Server, pack
 from tasqueue.clock import SYSTEM
 from tasqueue.events import Settled
 
-from .floors import RESULT, SUBMIT, TASK, MemoryFloor, SqliteFloor
+from .floors import RESULT, SUBMIT, TASK, Floor, MemoryFloor, SqliteFloor
 
 PAYLOAD = pack(5, 4)
 EVERY = 0.01
@@ -31,7 +31,10 @@ mono = SYSTEM.mono
 
 
 class Case(msgspec.Struct):
-    """What to measure: `n` jobs (or `few`, one by one) in the store of this URL. `path`: the floor's SQLite file."""
+    """What to measure: `n` jobs (or `few`, one by one) in the store of this URL. `path`: the floor's SQLite file.
+
+    The URL of a Redis has a `?namespace=` that is the benchmark's own.
+    """
 
     what: str
     url: str = ""
@@ -45,25 +48,36 @@ async def floor(case: Case) -> dict[str, float]:
     """The plain loop: all of it in one process."""
     found: dict[str, float] = {}
     for concurrency in (10, 100):
-        store = _floor(case, f"{concurrency}")
+        store = await _floor(case, f"{concurrency}")
         began = mono()
-        store.enqueue_batches(case.n, PAYLOAD)
+        await store.enqueue_batches(case.n, PAYLOAD)
         found["enqueue_many"] = case.n / (mono() - began)
         began, used = mono(), process_time()
         await store.drain(concurrency)
         found[f"drain_{concurrency}"] = case.n / (mono() - began)
         found["cpu"] = (process_time() - used) / case.n * 1e6
-        store.close()
-    store = _floor(case, "few")
+        await store.close()
+    store = await _floor(case, "few")
     began = mono()
-    store.enqueue_one_by_one(case.few, PAYLOAD)
+    await store.enqueue_one_by_one(case.few, PAYLOAD)
     found["enqueue_one"] = case.few / (mono() - began)
-    store.close()
+    await store.close()
     return found
 
 
-def _floor(case: Case, name: str) -> MemoryFloor | SqliteFloor:
+async def _floor(case: Case, name: str) -> Floor:
+    if case.url:
+        from .redis_floor import RedisFloor  # the driver need not be installed for the others
+
+        return await RedisFloor.open(case.url, f"floor-{name}")
     return SqliteFloor(f"{case.path}-{name}") if case.path else MemoryFloor()
+
+
+async def remove(case: Case) -> dict[str, float]:
+    """What measurements have left on a Redis."""
+    from .redis_floor import remove
+
+    return {"removed": await remove(case.url)}
 
 
 async def enqueue_one(case: Case) -> dict[str, float]:
@@ -234,5 +248,6 @@ MEASURES = {
         latency,
         latency_worker,
         latency_producer,
+        remove,
     )
 }

@@ -5,6 +5,7 @@ The result is one document (`Report`), which `--json` writes and `benchmarks/REA
 
 from __future__ import annotations
 
+import asyncio
 import os
 import platform
 import sqlite3
@@ -12,22 +13,24 @@ import statistics
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from ... import __version__
 from ...clock import SYSTEM
+from ...engines import redact
 from ...engines.sqlite.durability import file_system
 from ..terminal import from_ms
 from .child import answer, measure, start, until_ready
 from .measures import Case
 
 Found = dict[str, float]
-ENGINES = ("memory", "sqlite")
+ENGINES = ("memory", "sqlite", "redis")
 
 
 class Scale(msgspec.Struct, frozen=True):
@@ -40,8 +43,20 @@ class Scale(msgspec.Struct, frozen=True):
     imports: int
 
 
-FULL = Scale(3, {"memory": 100_000, "sqlite": 50_000}, {"memory": 20_000, "sqlite": 2_000}, 500, 11)
-QUICK = Scale(1, {"memory": 10_000, "sqlite": 5_000}, {"memory": 2_000, "sqlite": 300}, 50, 3)
+FULL = Scale(
+    runs=3,
+    jobs={"memory": 100_000, "sqlite": 50_000, "redis": 100_000},
+    one_by_one={"memory": 20_000, "sqlite": 2_000, "redis": 5_000},
+    latency_jobs=500,
+    imports=11,
+)
+QUICK = Scale(
+    runs=1,
+    jobs={"memory": 10_000, "sqlite": 5_000, "redis": 5_000},
+    one_by_one={"memory": 2_000, "sqlite": 300, "redis": 500},
+    latency_jobs=50,
+    imports=3,
+)
 
 
 class Spread(msgspec.Struct, frozen=True):
@@ -94,9 +109,16 @@ UNITS = {
 }
 
 
-def run(engines: tuple[str, ...], quick: bool, folder: Path, tell: Callable[[str], None]) -> Report:
-    """Everything, in this folder for the files; `tell` is told what is being done."""
+def run(engines: Sequence[str], url: str, quick: bool, folder: Path, tell: Callable[[str], None]) -> Report:
+    """Everything, in this folder for the files; `tell` is told what is being done. `url`: of the Redis, with a
+    namespace of its own.
+    """
     scale = QUICK if quick else FULL
+    versions = _versions()
+    if "redis" in engines:
+        from .redis_floor import version_of
+
+        versions["server"] = asyncio.run(version_of(url))
     figures: list[Figure] = []
     for engine in engines:
         ours: dict[str, list[float]] = defaultdict(list)
@@ -105,48 +127,72 @@ def run(engines: tuple[str, ...], quick: bool, folder: Path, tell: Callable[[str
             tell(f"{engine}, run {number} of {scale.runs}")
             here = folder / f"{engine}-{number}"
             here.mkdir()
-            _gather(floors, _floor(engine, scale, here))
-            _gather(ours, _ours(engine, scale, here))
+            store = _Store(engine, here, url)
+            try:
+                _gather(floors, _floor(store, scale))
+                _gather(ours, _ours(store, scale))
+            finally:
+                store.clear()
         figures += [_figure(engine, name, ours[name], floors.get(name)) for name in UNITS if name in ours]
     tell("import")
     figures.append(_figure("", "import", [_import_time() for _ in range(scale.imports)], None))
     settings = {
         "jobs": ", ".join(f"{engine} {scale.jobs[engine]:,}" for engine in engines),
         "one by one": ", ".join(f"{engine} {scale.one_by_one[engine]:,}" for engine in engines),
-        "latency": f"{scale.latency_jobs} jobs, 10 ms apart, idle worker; memory in one process, SQLite across two",
-        "SQLite": "WAL, synchronous=FULL, one worker process",
+        "latency": f"{scale.latency_jobs} jobs, 10 ms apart, idle worker; memory in one process, others across two",
+        **({"SQLite": "WAL, synchronous=FULL, one worker process"} if "sqlite" in engines else {}),
+        **({"Redis": f"{redact(url)}, one worker process"} if "redis" in engines else {}),
         "handler": "async, does nothing, saves a result of 2 bytes",
         "event loop": "uvloop" if _version("uvloop") else "asyncio",
         "runs": f"{scale.runs}, ours and the floor in turns",
     }
-    return Report(1, from_ms(int(SYSTEM.now() * 1000)), quick, _machine(folder), _versions(), settings, figures)
+    return Report(1, from_ms(int(SYSTEM.now() * 1000)), quick, _machine(folder), versions, settings, figures)
 
 
-def _floor(engine: str, scale: Scale, here: Path) -> Found:
-    path = str(here / "floor.db") if engine == "sqlite" else ""
-    return measure(Case("floor", path=path, n=scale.jobs[engine], few=scale.one_by_one[engine]))
+class _Store(NamedTuple):
+    engine: str
+    here: Path
+    redis: str
+
+    def url(self, name: str) -> str:
+        """An empty one."""
+        if self.engine == "memory":
+            return "memory://"
+        if self.engine == "sqlite":
+            return f"sqlite:///{self.here}/{name}.db"
+        self.clear()
+        return self.redis
+
+    def clear(self) -> None:
+        """Nothing is left on a server that is not ours."""
+        if self.engine == "redis":
+            measure(Case("remove", self.redis))
 
 
-def _ours(engine: str, scale: Scale, here: Path) -> Found:
-    n, few, late = scale.jobs[engine], scale.one_by_one[engine], scale.latency_jobs
+def _floor(store: _Store, scale: Scale) -> Found:
+    path = str(store.here / "floor.db") if store.engine == "sqlite" else ""
+    url = store.url("floor") if store.engine == "redis" else ""
+    return measure(Case("floor", url, path, scale.jobs[store.engine], scale.one_by_one[store.engine]))
+
+
+def _ours(store: _Store, scale: Scale) -> Found:
+    n, few, late = scale.jobs[store.engine], scale.one_by_one[store.engine], scale.latency_jobs
     found: Found = {}
-    if engine == "memory":
+    if store.engine == "memory":
         for concurrency in (10, 100):
-            found |= measure(Case("fill_and_drain", "memory://", n=n, concurrency=concurrency))
-        found |= measure(Case("enqueue_one", "memory://", few=few))
-        return found | measure(Case("latency", "memory://", n=late))
-
-    def url(name: str) -> str:
-        return f"sqlite:///{here}/{name}.db"
+            found |= measure(Case("fill_and_drain", store.url(""), n=n, concurrency=concurrency))
+        found |= measure(Case("enqueue_one", store.url(""), few=few))
+        return found | measure(Case("latency", store.url(""), n=late))
 
     for concurrency in (10, 100):
-        found |= measure(Case("enqueue_many", url(f"{concurrency}"), n=n))
-        found |= measure(Case("drain", url(f"{concurrency}"), n=n, concurrency=concurrency))
-    found |= measure(Case("enqueue_one", url("few"), few=few))
-    case = Case("latency_worker", url("latency"), n=late)
+        url = store.url(f"{concurrency}")
+        found |= measure(Case("enqueue_many", url, n=n))
+        found |= measure(Case("drain", url, n=n, concurrency=concurrency))
+    found |= measure(Case("enqueue_one", store.url("few"), few=few))
+    case = Case("latency_worker", store.url("latency"), n=late)
     with start(case) as worker:
         until_ready(case, worker)
-        measure(Case("latency_producer", url("latency"), n=late))
+        measure(Case("latency_producer", case.url, n=late))
         return found | answer(case, worker)
 
 
@@ -193,7 +239,7 @@ def _cpu() -> str:
 
 
 def _versions() -> dict[str, str]:
-    names = ("msgspec", "click", "cronsim", "uvloop", "rich")
+    names = ("msgspec", "click", "cronsim", "hiredis", "uvloop", "rich")
     found = {
         "tasqueue": __version__,
         "Python": f"{platform.python_implementation()} {platform.python_version()}",

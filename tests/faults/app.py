@@ -1,8 +1,9 @@
 """The application of the fault tests' child processes: `python -m tests.faults.app` works, as `srv.run()`, without a
 supervisor; `tasqueue worker tests.faults.app:srv` works under one; `… produce N` enqueues.
 
-`$FAULTS_DIR` is the test's folder: the store, the handlers' history, and the files by which the test tells them
-something. Payloads are JSON objects: `s`, how many seconds a job takes; `save`, what it saves.
+`$FAULTS_DIR` is the test's folder: the handlers' history, and the files by which the test tells them something.
+`$FAULTS_SETTINGS`, a JSON object: what the Server is given, the store's URLs among it. Payloads are JSON objects: `s`,
+how many seconds a job takes; `save`, what it saves.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import ctypes
 import json
 import os
 import random
+import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from typing import Any
 from tasqueue import Chain, EngineUnavailable, Group, Job, JobCtx, Server
 from tasqueue.core import codec
 
-from .history import History, Writer
+from .history import Follower, History, Writer
 
 FOLDER = Path(os.environ["FAULTS_DIR"])
 SETTINGS: dict[str, Any] = json.loads(os.environ.get("FAULTS_SETTINGS", "{}"))
@@ -31,8 +33,9 @@ if "version" in SETTINGS:
     codec.VERSION = SETTINGS.pop("version")  # a worker of a newer release
 extra_tasks: list[str] = SETTINGS.pop("tasks", [])
 
-srv = Server(f"sqlite:///{FOLDER / 'jobs.db'}", **SETTINGS)
+srv = Server(**SETTINGS)
 lines = Writer(HISTORY)
+followed = Follower(HISTORY)  # of the event loop
 
 
 @contextmanager
@@ -109,19 +112,21 @@ async def poison(payload: bytes, ctx: JobCtx) -> None:
     """Kills its process; the first two times only when all its neighbours run beside it."""
     with told(ctx) as options:
         while ctx.meta.deaths < 2:
-            beside = {run.id for run in History.read(HISTORY).open(os.getpid()) if run.task == "neighbour"}
+            beside = [run for run in followed.read().open(os.getpid()) if run.task == "neighbour"]
             if len(beside) >= options["neighbours"]:
                 break
             await asyncio.sleep(0.02)
         if options["how"] == "exit":
             os._exit(7)
+        if options["how"] == "killed":  # as the kernel does when memory is out
+            os.kill(os.getpid(), signal.SIGKILL)
         ctypes.string_at(0)
 
 
 async def neighbour(payload: bytes, ctx: JobCtx) -> None:
     """Slow as long as there is a poison job that has not had its last run."""
     with told(ctx):
-        while len(History.read(HISTORY).all("poison")) < 3:  # noqa: ASYNC110
+        while len(followed.read().all("poison")) < 3:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
 
@@ -194,6 +199,17 @@ def job(task: str, id: str | None = None, **options: Any) -> Job[Any]:
     return Job(task, json.dumps(options).encode(), id=id)
 
 
+async def insist(call: Callable[[], Awaitable[object]]) -> None:
+    """Enqueue, once more whenever it is not known whether that was done."""
+    while True:
+        try:
+            await call()
+            return
+        except EngineUnavailable as error:
+            if not error.ids:
+                raise
+
+
 async def produce(what: str, n: int) -> None:
     """Enqueue, saying in the file `accepted` what was tried (`?`) and what is stored (`!`)."""
     accepted = os.open(FOLDER / "accepted", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -215,16 +231,16 @@ async def produce(what: str, n: int) -> None:
         elif what == "stream":  # until killed, in steps that a queue of n can hold
             i = 0
             while True:
-                if i - History.read(HISTORY).done() < n:
+                if i - followed.read().done() < n:
                     some = [f"s{os.getpid()}-{i + k}" for k in range(20)]
                     i += 20
                     say("?", some)
-                    await srv.enqueue_many([job("work", id, s=0.005) for id in some])
+                    await insist(lambda some=some: srv.enqueue_many([job("work", id, s=0.005) for id in some]))
                     say("!", some)
                 else:
                     await asyncio.sleep(0.01)
         else:  # a little of everything, under fixed ids; what is not known to be stored is enqueued again
-            calls = [
+            calls: list[tuple[list[str], Callable[[], Awaitable[object]]]] = [
                 (["one"], lambda: srv.enqueue(job("work", "one"))),
                 (
                     [f"many-{i}" for i in range(n)],
@@ -241,13 +257,7 @@ async def produce(what: str, n: int) -> None:
             ]
             for ids, call in calls:
                 say("?", ids)
-                while True:
-                    try:
-                        await call()
-                        break
-                    except EngineUnavailable as error:
-                        if not error.ids:
-                            raise
+                await insist(call)
                 say("!", ids)
 
 

@@ -8,7 +8,6 @@ import asyncio
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -17,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from tasqueue import Job, Server, Status
+from tasqueue.interfaces import Engine
 
-from .history import History, Kill
+from .history import Follower, History, Kill
+from .stores import Store
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 60.0
@@ -64,26 +65,33 @@ class Process:
 
 
 class Fleet:
-    """One store in a folder, and whoever works on it. `settings` go to every Server of it."""
+    """One store, and whoever works on it; their files are in `folder`. `settings` go to every Server of it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, store: Store) -> None:
         self.folder = folder
-        self.path = folder / "jobs.db"
-        self.url = f"sqlite:///{self.path}"
-        self.settings: dict[str, Any] = {"lease": 2.0, "max_deaths": 1000}
+        self.store = store
+        self.settings: dict[str, Any] = {"lease": 2.0, "max_deaths": 1000, **store.settings}
         self.processes: list[Process] = []
         self.kills: list[Kill] = []
         self.may_complain = False
         """Whether a traceback in a log is what the test is about."""
         self._servers: list[Server] = []
+        self._engine: Engine | None = None
+        self._follower = Follower(folder / "history")
 
     # -- what there is ------------------------------------------------------------------------------------------------
 
     def server(self, **settings: Any) -> Server:
         """One of this process, to enqueue and look; closed at the end."""
-        server = Server(self.url, **{**self.settings, **settings})
+        server = Server(**{**self.settings, **settings})
         self._servers.append(server)
         return server
+
+    async def engine(self) -> Engine:
+        """An open one."""
+        if self._engine is None:
+            self._engine = (await self.server().parts()).engine
+        return self._engine
 
     def worker(self, fault: str = "", **settings: Any) -> Process:
         """A worker without a supervisor, as `srv.run()`."""
@@ -113,7 +121,8 @@ class Fleet:
         return process
 
     def history(self) -> History:
-        return History.read(self.folder / "history")
+        """As far as it is written by now."""
+        return self._follower.read()
 
     def produced(self) -> tuple[set[str], set[str]]:
         """What producers were told is stored, and what they tried to store."""
@@ -123,46 +132,34 @@ class Fleet:
 
     # -- what is done to it -------------------------------------------------------------------------------------------
 
-    def kill(self, pid: int) -> Kill:
+    async def kill(self, pid: int) -> Kill:
         """SIGKILL, and how many jobs that took: the process is stopped first, so that the number is exact."""
-        os.kill(pid, signal.SIGSTOP)
-        held = self.held(pid)
+        await self.engine()  # opening may write, which somebody who is stopped may prevent
+        await self._stop(pid)
+        held = await self.held(pid)
         os.kill(pid, signal.SIGKILL)
         kill = Kill(pid, time.monotonic(), held)
         self.kills.append(kill)
         return kill
 
-    def held(self, pid: int) -> int:
-        """How many jobs the store says that this process holds. It may be stopped in a write, so this only reads."""
-        connection = sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)
-        try:
-            select = (
-                "SELECT count(*) FROM tasqueue_running r JOIN tasqueue_worker w ON w.nr = r.worker WHERE w.id LIKE ?"
-            )
-            return connection.execute(select, (f"%:{pid}:%",)).fetchone()[0]
-        finally:
-            connection.close()
+    async def held(self, pid: int) -> int:
+        """How many jobs the store says that this process holds."""
+        return await self.store.held(await self.engine(), pid)
 
     async def freeze(self, pid: int) -> None:
-        """SIGSTOP, but not in the middle of a write, which would keep the file locked for everybody."""
-
-        async def stopped_elsewhere() -> bool:
-            os.kill(pid, signal.SIGSTOP)
-            connection = sqlite3.connect(self.path, timeout=0.2, isolation_level=None)
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-                connection.execute("ROLLBACK")
-                return True
-            except sqlite3.OperationalError:
-                os.kill(pid, signal.SIGCONT)
-                return False
-            finally:
-                connection.close()
-
+        """SIGSTOP, but not where that would hold up others."""
         deadline = time.monotonic() + PATIENCE
-        while not await stopped_elsewhere():
+        while True:
+            await self._stop(pid)
+            if self.store.may_be_stopped():
+                return
+            os.kill(pid, signal.SIGCONT)
             assert time.monotonic() < deadline, "whenever it is stopped it holds the lock"
             await asyncio.sleep(0.01)
+
+    async def _stop(self, pid: int) -> None:
+        os.kill(pid, signal.SIGSTOP)
+        await until(lambda: state_of(pid) in "TZ", f"process {pid} does not stop")
 
     # -- what is waited for -------------------------------------------------------------------------------------------
 
@@ -208,6 +205,11 @@ class Fleet:
                 log = process.log
                 at = log.find("Traceback (most recent call last)")
                 assert at < 0, f"{process.path.name} ({process.pid}): {log[max(0, at - 300) : at + 3000]}"
+
+
+def state_of(pid: int) -> str:
+    """As ps has it: R, S, T (stopped), Z (ended), …"""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 async def until(true: Callable[[], object], why: str, within: float = PATIENCE) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
+from bisect import insort
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,19 +93,28 @@ class Verdict:
 class History:
     """The runs of a file, each job's in the order of their starts."""
 
-    def __init__(self, lines: Iterable[Line]) -> None:
+    def __init__(self, lines: Iterable[Line] = ()) -> None:
         self.runs: dict[str, list[Run]] = {}
-        open: dict[tuple[str, int], list[Run]] = {}
+        self._open: dict[tuple[str, int], list[Run]] = {}
+        self._done: set[str] = set()
+        self.add(lines)
+
+    def add(self, lines: Iterable[Line]) -> None:
+        """What has come since."""
         for line in sorted(lines, key=lambda line: line.at):
+            key = (line.id, line.pid)
             if line.kind == "S":
                 run = Run(line.id, line.pid, line.task, line.at, line.wall)
-                self.runs.setdefault(line.id, []).append(run)
-                open.setdefault((line.id, line.pid), []).append(run)
+                insort(self.runs.setdefault(line.id, []), run, key=lambda run: run.start)
+                self._open.setdefault(key, []).append(run)
                 continue
-            started = open.get((line.id, line.pid))
-            assert started, f"an end without a start: {line}"
-            run = started.pop(0)
+            assert key in self._open, f"an end without a start: {line}"
+            run = self._open[key].pop(0)
+            if not self._open[key]:
+                del self._open[key]
             run.end, run.done = line.at, line.kind == "E"
+            if run.done:
+                self._done.add(line.id)
 
     @classmethod
     def read(cls, path: Path) -> History:
@@ -120,34 +130,29 @@ class History:
         """A job's runs."""
         return self.runs.get(id, [])
 
-    def done(self, task: str = "") -> int:
-        """How many jobs (of a task) have come to an end of their handler."""
-        return sum(any(run.done and (not task or run.task == task) for run in runs) for runs in self.runs.values())
+    def done(self) -> int:
+        """How many jobs have come to an end of their handler."""
+        return len(self._done)
 
     def open(self, pid: int | None = None) -> list[Run]:
-        """Runs without an end (on a process)."""
-        return [run for run in self.all() if run.end is None and pid in (None, run.pid)]
+        """Runs without an end (on a process), by start."""
+        found = [run for runs in self._open.values() for run in runs if pid in (None, run.pid)]
+        return sorted(found, key=lambda run: run.start)
 
 
 class Follower:
-    """Reads a history as it grows: which runs are open, and how many have come to their end."""
+    """A history that grows with its file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._offset = 0
-        self.open: set[tuple[str, int]] = set()
-        """Id and pid."""
-        self.done = 0
+        self._history = History()
 
-    def read(self) -> None:
-        """What has come since the last time."""
+    def read(self) -> History:
+        """The same one each time, with what has been written since the last one."""
         lines, self._offset = _from(self._path, self._offset)
-        for line in lines:
-            if line.kind == "S":
-                self.open.add((line.id, line.pid))
-            else:
-                self.open.discard((line.id, line.pid))
-                self.done += line.kind == "E"
+        self._history.add(lines)
+        return self._history
 
 
 def read_lines(path: Path) -> list[Line]:

@@ -14,8 +14,9 @@ from tasqueue import Server
 
 from .fleet import PATIENCE, Fleet, job
 from .history import judge
+from .stores import on_every_engine
 
-pytestmark = pytest.mark.fault
+pytestmark = [pytest.mark.fault, on_every_engine]
 LATE = 4.0
 """Seconds that a loaded machine may take for what is immediate."""
 

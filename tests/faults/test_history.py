@@ -133,15 +133,21 @@ def test_an_end_without_a_start_is_no_history() -> None:
 def test_lines_are_read_as_they_were_written(tmp_path: Path) -> None:
     path = tmp_path / "history"
     follower = Follower(path)
-    follower.read()
+    assert follower.read().runs == {}
     assert read_lines(path) == []
     one, other = Writer(path), Writer(path)
     one.write("S", "a~c0", "t")
-    follower.read()
-    assert [id for id, _ in follower.open] == ["a~c0"]
+    assert [run.id for run in follower.read().open()] == ["a~c0"]
     other.write("E", "a~c0", "t")
     with path.open("ab") as file:
         file.write(b"S torn 1 1.0")  # being written
     assert [(line.kind, line.id, line.task) for line in read_lines(path)] == [("S", "a~c0", "t"), ("E", "a~c0", "t")]
-    follower.read()
-    assert (follower.open, follower.done) == (set(), 1)
+    assert (follower.read().open(), follower.read().done()) == ([], 1)
+
+
+def test_a_history_grows() -> None:
+    one = history("S a 2 3", "E a 2 4")
+    one.add([Line("S", "a", 1, 1.0, 1.0, "t")])  # written by another process before, read after
+    assert [run.pid for run in one.of("a")] == [1, 2]
+    assert [run.pid for run in one.open()] == [1]
+    assert (one.open(2), one.done()) == ([], 1)

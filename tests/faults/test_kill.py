@@ -16,29 +16,29 @@ import pytest
 from tasqueue import Chain, Group, Status
 
 from .fleet import PATIENCE, Fleet, Process, job
-from .history import Follower, chain_faults, group_faults, judge
+from .history import chain_faults, group_faults, judge
+from .stores import on_every_engine
 
-pytestmark = [pytest.mark.fault, pytest.mark.slow]
+pytestmark = [pytest.mark.fault, pytest.mark.slow, on_every_engine]
 
 
 async def kill_in_steps(
     fleet: Fleet, times: int, total: int, pids: Callable[[], Collection[int]], killed: Callable[[int], None]
 ) -> None:
     """Kill a process of `pids` in the middle of a job, `times` times, each after another share of the work is done."""
-    follower = Follower(fleet.folder / "history")
     for k in range(1, times + 1):
         found: list[int] = []
 
         def busy(k: int = k, found: list[int] = found) -> bool:
-            follower.read()
-            if follower.done < total * k // (times + 5):
+            history = fleet.history()
+            if history.done() < total * k // (times + 5):
                 return False
-            living = set(pids())
-            found[:] = [pid for _, pid in follower.open if pid in living]
+            living = set(pids()) - {kill.pid for kill in fleet.kills}
+            found[:] = [run.pid for run in history.open() if run.pid in living]
             return bool(found)
 
         await fleet.until(busy, f"kill {k}: nobody is in the middle of a job")
-        fleet.kill(found[0])
+        await fleet.kill(found[0])
         killed(found[0])
 
 
@@ -77,7 +77,7 @@ async def test_a_killed_childs_job_runs_again_at_once(fleet: Fleet) -> None:
     boss = fleet.supervised(2, default_concurrency=4)
     await fleet.until(lambda: len(fleet.history().open()) == 4 and len(boss.children()) == 2, "the jobs do not start")
     victims = {run.pid for run in fleet.history().open()}
-    kill = fleet.kill(victims.pop())
+    kill = await fleet.kill(victims.pop())
     lost = [run.id for run in fleet.history().open(kill.pid)]
     await fleet.until(lambda: all(len(fleet.history().of(id)) == 2 for id in lost), "no second run")
     took = max(fleet.history().of(id)[1].start for id in lost) - kill.at
@@ -131,9 +131,9 @@ async def test_everything_killed_at_once(fleet: Fleet) -> None:
         await fleet.until(lambda before=before: fleet.history().done() > before + 400, "nothing is done")
         workers = boss.children()
         for pid in [boss.pid, producer.pid]:
-            fleet.kill(pid)
+            await fleet.kill(pid)
         for pid in workers:
-            fleet.kill(pid)
+            await fleet.kill(pid)
         for process in (boss, producer):
             await process.ended(PATIENCE)
     accepted, attempted = fleet.produced()

@@ -7,6 +7,7 @@ nothing that was stored.
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import time
 from datetime import UTC, datetime, timedelta
@@ -18,14 +19,17 @@ from tasqueue.faults import POINTS
 
 from .fleet import PATIENCE, Fleet, Process, job
 from .history import Kill, judge
+from .stores import on_every_engine
 
-pytestmark = [pytest.mark.fault, pytest.mark.slow]
+pytestmark = [pytest.mark.fault, pytest.mark.slow, on_every_engine]
 
 PAIRS_ONLY = {"G2.members_written"}
 PRODUCER = [point for point in POINTS if point[0] == "E"] + ["G1.record_written"]
 WORKER = [point for point in POINTS if point not in {*PRODUCER, *PAIRS_ONLY}]
 NOT_ENTERED = {"W1.before_claim", "W2.claimed", "W3.decoded", "W4.before_handler", "W5.entered"}
 """With one slot, no handler of the victim has been entered at its first passage."""
+SHORT = 1.0
+"""Seconds: the lease of those that die, and live for less than that."""
 LOST = ["W2.claimed", "W9.settled", "R2.rescheduled", "M2.moved", "P2.offered", "S2.tick_inserted"]
 
 
@@ -59,9 +63,16 @@ async def dead(fleet: Fleet, process: Process) -> Kill:
     """It has died by its own hand; it holds what it held."""
     await fleet.until(lambda: process.code is not None, "the point was not passed")
     assert process.code == -signal.SIGKILL, process.log
-    kill = Kill(process.pid, time.monotonic(), fleet.held(process.pid))
+    kill = Kill(process.pid, time.monotonic(), await fleet.held(process.pid))
     fleet.kills.append(kill)
     return kill
+
+
+async def leases_over(fleet: Fleet) -> None:
+    """Until those of all that have died are: who starts now takes back what they held when he first looks."""
+    engine = await fleet.engine()
+    until = max((row.deadline for row in await engine.workers()), default=0)
+    await asyncio.sleep((until - await engine.now()) / 1000)
 
 
 @pytest.mark.parametrize("point", WORKER)
@@ -72,12 +83,14 @@ async def test_workers_die_at_a_point(fleet: Fleet, point: str) -> None:
     stored: dict[str, int] = {}
     if point[0] == "P":  # somebody has to be dead already
         ids += await put_work(srv, "v")
-        await dead(fleet, fleet.worker("W5:kill"))
+        await dead(fleet, fleet.worker("W5:kill", lease=SHORT))
+        await leases_over(fleet)
     for name in "ab":
         ids += await put_work(srv, name)
-        await dead(fleet, fleet.worker(f"{point}:kill", default_concurrency=1, tasks=tasks))
+        await dead(fleet, fleet.worker(f"{point}:kill", default_concurrency=1, lease=SHORT, tasks=tasks))
         for id in await srv.get_success(limit=1000):
             stored.setdefault(id, len(fleet.history().of(id)))
+    await leases_over(fleet)
     fleet.worker(tasks=tasks)
     ids = await finish(fleet, srv, ids)
     history = fleet.history()
@@ -135,7 +148,8 @@ async def test_an_answer_that_is_lost_strands_nothing(fleet: Fleet, point: str, 
     ids: list[str] = []
     if point[0] == "P":
         ids += await put_work(srv, "v")
-        await dead(fleet, fleet.worker("W5:kill"))
+        await dead(fleet, fleet.worker("W5:kill", lease=SHORT))
+        await leases_over(fleet)
     ids += await put_work(srv, "a")
     worker = fleet.worker(f"{point}:{action}", tasks=tasks)
     await fleet.until(lambda: "fault point" in worker.log or action in worker.log, "the point was not passed", 20)

@@ -1,4 +1,4 @@
-"""Producers: many with the same ids (F15), and with a store that does not answer (F10, F11)."""
+"""Producers: many with the same ids (F15), and with a file that somebody keeps locked (F10, F11)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -16,11 +17,13 @@ from tasqueue import Chain, EngineUnavailable
 
 from .fleet import Fleet, job
 from .history import judge
+from .stores import FILE, on_every_engine
 
 pytestmark = pytest.mark.fault
 
 
 @pytest.mark.slow
+@on_every_engine
 async def test_one_id_from_many_processes_is_one_job(fleet: Fleet) -> None:
     srv = fleet.server()
     producers = [fleet.producer("same", 1_000) for _ in range(8)]
@@ -51,16 +54,16 @@ sys.stdin.read()
 
 
 @asynccontextmanager
-async def locked(fleet: Fleet) -> AsyncIterator[None]:
+async def locked(path: Path) -> AsyncIterator[None]:
     """Another process holds the file's write lock."""
-    connection = sqlite3.connect(fleet.path, timeout=30)
+    connection = sqlite3.connect(path, timeout=30)
     connection.close()
     while True:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-c",
             LOCKER,
-            str(fleet.path),
+            str(path),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -84,7 +87,8 @@ async def test_a_file_that_somebody_keeps_locked(fleet: Fleet) -> None:
     await srv.enqueue_many([job("work", f"before{i}", s=0.02) for i in range(300)])
     await fleet.until(lambda: fleet.history().done() > 20, "nothing is done")
     took: list[float] = []
-    async with locked(fleet):
+    await fleet.engine()
+    async with locked(fleet.folder / FILE):
         for call, ids in (
             (lambda: srv.enqueue(job("work", "one")), ("one",)),
             (
@@ -98,6 +102,7 @@ async def test_a_file_that_somebody_keeps_locked(fleet: Fleet) -> None:
                 await call()
             took.append(time.monotonic() - at)
             assert caught.value.ids == ids
+        assert await fleet.held(worker.pid) > 0  # whoever has not read before can do so
         assert worker.code is None
     print(f"F10, F11: EngineUnavailable after {max(took):.2f} s at the most, timeout 1 s")
     assert min(took) >= 0.95
@@ -116,10 +121,10 @@ async def test_a_file_that_somebody_keeps_locked(fleet: Fleet) -> None:
 
 
 async def test_a_file_that_is_locked_from_the_start(fleet: Fleet) -> None:
-    connection = sqlite3.connect(fleet.path)
+    connection = sqlite3.connect(fleet.folder / FILE)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.close()
-    async with locked(fleet):
+    async with locked(fleet.folder / FILE):
         srv = fleet.server(timeout=0.5)
         at = time.monotonic()
         with pytest.raises(EngineUnavailable):

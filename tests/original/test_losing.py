@@ -32,7 +32,7 @@ async def test_L1_a_killed_worker_loses_neither_running_nor_waiting_jobs(fleet: 
     ids += await srv.enqueue_many([job("work", f"behind{i}") for i in range(20)])
     boss = fleet.supervised(1, default_concurrency=4)
     await fleet.until(lambda: len(fleet.history().open()) == 4, "they do not start")
-    kill = fleet.kill(boss.children()[0])
+    kill = await fleet.kill(boss.children()[0])
     assert kill.held >= 4
     await fleet.all_successful(srv, ids)
     judge(fleet.history(), ids, fleet.kills).check()

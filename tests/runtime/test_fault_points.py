@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tasqueue import Chain, Group, Job, JobCtx, Server, faults
-from tasqueue.testing.pair import MemoryBroker, MemoryResults
+from tasqueue.engines.memory.halves import MemoryBroker, MemoryResults
 
 from .helpers import engine_of, until, working
 

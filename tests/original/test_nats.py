@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 
 from tasqueue import Server, Unsupported
-from tasqueue.testing.pair import MemoryBroker, MemoryResults
+from tasqueue.engines.memory.halves import MemoryBroker, MemoryResults
 
 
 @pytest.mark.parametrize("url", ["nats://localhost:4222", "tls://localhost:4222", "nats://a,b?namespace=n"])

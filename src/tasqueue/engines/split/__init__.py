@@ -12,7 +12,8 @@ Reading order: `docs` (what is stored, what an order does to a record), `links`,
 Besides its protocol an object may have, each optional: `open()`, `close()`, `twin()`, `check()` (raises Unsupported
 when no worker may rely on it as it is set up), `durability()`, `url` (without a password), and `shared` and `durable`
 (True: several processes can use it; what it stored survives the process); a broker also `now()` (UNIX seconds: the
-engine's clock), `wait(queues, timeout)` (returns when there may be something to consume) and `max_link`.
+engine's clock), `wait(queues, timeout)` (returns when there may be something to consume), `max_link`, and `max_body`
+(bytes: a larger body is kept in the results meanwhile).
 """
 
 from __future__ import annotations

@@ -216,8 +216,13 @@ class Claiming(Producing):
 
     async def _sort(self, found: Sorting) -> None:
         orders: dict[str, tuple[Delivery, str, Order]] = {}
-        for queue, delivery in found.hand.loose:
-            order = _order(delivery, queue, found.now)
+        loose = list(found.hand.loose)
+        bodies = await self._store.bodies([delivery for _, delivery in loose])
+        for (queue, delivery), body in zip(loose, bodies, strict=True):
+            if body is None:
+                found.done.append(delivery)
+                continue
+            order = _order(delivery.id, body, queue, found.now)
             if order is None:
                 found.back.append((delivery, NEWER_LATER))
             elif order.kind is OrderKind.EXPAND:
@@ -262,18 +267,18 @@ def _holding(doc: Worker | None, held: int) -> Worker | None:
     return None if doc is None or doc.gone or doc.held == held else replace(doc, held=held)
 
 
-def _order(delivery: Delivery, queue: str, now: int) -> Order | None:
+def _order(id: str, body: bytes, queue: str, now: int) -> Order | None:
     """What a message asks for; None: only a newer library can tell.
 
     Bytes that are no order become a job that will be failed.
     """
     try:
-        return decode_order(delivery.body)
+        return decode_order(body)
     except NewerVersion:
         return None
     except Undecodable:
-        name = hashlib.sha256(delivery.id.encode(errors="surrogatepass") + b"\0" + delivery.body).hexdigest()[:32]
-        job = _foreign(f"undecodable~{name}", queue, delivery.body, now, name)
+        name = hashlib.sha256(id.encode(errors="surrogatepass") + b"\0" + body).hexdigest()[:32]
+        job = _foreign(f"undecodable~{name}", queue, body, now, name)
         return Order(VERSION, OrderKind.NEW, job.id, name, job=job)
 
 

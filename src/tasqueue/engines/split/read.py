@@ -62,7 +62,8 @@ class Reading(Operating):
         """Of these messages, those whose record (or the order, where it is still to be applied) says that it could
         start.
         """
-        orders = [order for order in map(_order, messages) if order is not None and order.kind is not OrderKind.EXPAND]
+        read = map(_order, await self._store.bodies(messages))
+        orders = [order for order in read if order is not None and order.kind is not OrderKind.EXPAND]
         rows: dict[str, Row] = {}
         for order, entry in zip(orders, await self._store.jobs([order.id for order in orders]), strict=True):
             job = entry and entry.doc
@@ -147,9 +148,9 @@ class Reading(Operating):
         return False
 
 
-def _order(message: Message) -> Order | None:
+def _order(body: bytes | None) -> Order | None:
     try:
-        return decode_order(message.body)
+        return None if body is None else decode_order(body)
     except (NewerVersion, Undecodable):
         return None
 

@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from itertools import islice
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from msgspec.structs import replace
+
 from ...core.codec import NewerVersion, Undecodable
 from ...core.status import State
 from ...errors import EngineUnavailable, Unsupported
@@ -28,6 +30,8 @@ EXPANDER_PRIORITY = 101
 """Above all that users can ask for: what completes a chain or group comes before its jobs."""
 SOON = 1e-7
 """Seconds: a delay that has no length, but means a new place."""
+ASIDE = b"\xc1tasqueue:aside"
+"""The body of a message whose order is kept in the results, under the message's id. Not msgpack, as all orders are."""
 
 
 class Entry(NamedTuple, Generic[D]):
@@ -207,8 +211,27 @@ class Store:
         await together(self._enqueue(queue, batch) for queue, batch in queues.items())
 
     async def _enqueue(self, queue: str, messages: Sequence[Message]) -> None:
+        messages = await self._put_aside(messages)
         for at in range(0, len(messages), AT_ONCE):
             await self.ask(self.broker.enqueue(self.queue(queue), messages[at : at + AT_ONCE]))
+
+    async def _put_aside(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """Of those that are larger than the broker takes, the order is stored first, in the results."""
+        most = getattr(self.broker, "max_body", None)
+        if most is None or all(len(message.body) <= most for message in messages):
+            return messages
+        large = [message for message in messages if len(message.body) > most]
+        await together(self.set(f"o:{message.id}", message.body, None) for message in large)
+        return [message if len(message.body) <= most else replace(message, body=ASIDE) for message in messages]
+
+    async def bodies(self, messages: Sequence[Message] | Sequence[Delivery]) -> list[bytes | None]:
+        """The order of each, encoded. None: it was put aside and is gone, so this is a copy of one that is done."""
+        aside = [message.id for message in messages if message.body == ASIDE]
+        found = dict(zip(aside, await self.get([f"o:{id}" for id in aside]), strict=True)) if aside else {}
+        return [
+            message.body if message.body != ASIDE else item[0] if (item := found[message.id]) else None
+            for message in messages
+        ]
 
     async def expand(self, orders: Sequence[Order]) -> None:
         """Store each expander in the queue of the first of its jobs that can start."""
@@ -232,7 +255,9 @@ class Store:
         await self._by_span(leases, lambda batch, ms: self.broker.extend(batch, ms / 1000))
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """Done with these."""
+        """Done with these. What was put aside goes first: should they come back, there is nothing left to do."""
+        if aside := [f"o:{delivery.id}" for delivery in deliveries if delivery.body == ASIDE]:
+            await self.delete(aside)
         if deliveries:
             await self.ask(self.broker.ack(deliveries))
 

@@ -105,6 +105,7 @@ def test_a_retry_waits_as_the_backoff_says_and_fail_spends_none() -> None:
     assert tail_of(third).prev_err == "ValueError: no"
     assert decide(start(policy), Raised(error(), final=True), 7, half).state is State.FAILED
     assert decide(start(policy), Raised(error(), delay=9.0), 7, half).delay == 9000
+    assert decide(start(policy), Raised(error(), delay=1.0001), 7, half).delay == 1001, "rather late than early"
     assert decide(start(Policy(1, lambda k: k * 2.0)), Raised(error()), 7, half).delay == 2000
 
 

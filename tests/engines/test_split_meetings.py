@@ -7,11 +7,13 @@ again.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
 import pytest
 from tests.engines.split_world import (
+    LEASE,
     LONG,
     Died,
     World,
@@ -24,6 +26,7 @@ from tests.engines.split_world import (
 )
 
 from tasqueue.core.status import State, Status
+from tasqueue.interfaces import WorkerGone
 
 # -- somebody else acts in the gap ------------------------------------------------------------------------------------
 
@@ -106,6 +109,63 @@ async def test_an_old_owner_settles_while_a_new_one_runs() -> None:
         await world.nothing_is_left()
 
     assert await every_meeting(prepare, World.go_on, check) >= 15
+
+
+async def test_who_sees_that_a_member_has_ended_finds_what_it_saved() -> None:
+    seen: list[tuple[int, bytes | None]] = []
+
+    async def prepare(world: World) -> Callable[[], Awaitable[object]]:
+        members, link = group(2)
+        await world.healthy.submit(members, [link])
+        leases = await world.claim()
+        world.arm()
+        return lambda: world.first.settle("first", [end(lease) for lease in leases.values()])
+
+    async def look(world: World) -> None:
+        found = await world.healthy.get_link("g:x")
+        saved = await world.healthy.results("g:x", 0, 2)
+        assert found is not None
+        seen.extend((pos, saved[pos]) for pos in found.members)
+
+    async def check(world: World) -> None:
+        await look(world)
+
+    assert await every_meeting(prepare, look, check) >= 10
+    assert set(seen) == {(0, b"first x~g0"), (1, b"first x~g1")}
+
+
+async def test_a_worker_is_declared_dead_while_it_claims() -> None:
+    """Either who declares it so can see what it holds, or it learns of it and has taken nothing."""
+    held = 0
+    claimed: list[str] = []
+
+    async def prepare(world: World) -> Callable[[], Awaitable[object]]:
+        await world.healthy.submit([record("a"), record("b")])
+        await world.healthy.register("first", LEASE, b"", {}, 1)
+        world.arm()
+        claimed.clear()
+
+        async def claim() -> None:
+            with contextlib.suppress(WorkerGone):
+                claimed.extend(lease.id for lease in (await world.first.claim("first", 1, {"q": 10})).leases)
+
+        return claim
+
+    async def meanwhile(world: World) -> None:
+        nonlocal held
+        held = (await world.healthy.workers())[0].held
+        assert await world.healthy.reclaim("first", "declared dead") == ["first"]
+
+    async def check(world: World) -> None:
+        if await world.healthy.workers():
+            return  # nobody came
+        assert len(claimed) == held
+        await (world.go_on() if claimed else world.run_all())
+        assert world.ran == ["a", "b"]
+        assert set(world.deaths.values()) == {int(held > 0)}
+        await world.nothing_is_left()
+
+    assert await every_meeting(prepare, meanwhile, check) >= 5
 
 
 @pytest.mark.parametrize("runs", [False, True])

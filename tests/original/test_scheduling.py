@@ -18,7 +18,7 @@ from tests.runtime.conftest import Make
 from tests.runtime.helpers import soon, until, working
 
 from tasqueue import Job, JobCtx, Meta, ScheduleMessage, Server, Status, TasqueueError
-from tasqueue.testing.pair import MemoryBroker, MemoryResults
+from tasqueue.engines.memory.halves import MemoryBroker, MemoryResults
 
 from .helpers import all_end, all_succeed, fails, flaky, nothing
 

@@ -68,6 +68,22 @@ async def test_a_pause_gives_back_what_is_prefetched(make: Make) -> None:
         assert ran[-1] < paused_at + 1.5
 
 
+async def test_a_request_arrives_in_a_second_however_long_the_lease_is(make: Make) -> None:
+    srv = make(lease=600)
+    entered = asyncio.Event()
+
+    async def handler(payload: bytes, ctx: JobCtx) -> None:
+        entered.set()
+        await asyncio.sleep(60)
+
+    srv.register_task("t", handler)
+    async with working(srv):
+        id = await srv.enqueue(Job("t"))
+        await soon(entered.wait())
+        assert await srv.cancel(id)
+        assert (await srv.wait(id, 5)).meta.status is Status.CANCELLED
+
+
 @pytest.mark.parametrize("ending", ["raises", "swallows"])
 async def test_a_running_async_handler_is_cancelled(srv: Server, ending: str) -> None:
     entered = asyncio.Event()

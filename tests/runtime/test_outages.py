@@ -8,14 +8,16 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from tasqueue import EngineUnavailable, Job, JobCtx, Server, Status
+from tasqueue import DEFAULT_QUEUE, EngineUnavailable, Job, JobCtx, Server, Status
 from tasqueue.clock import SYSTEM
+from tasqueue.core.record import Step
 from tasqueue.engines import connect
 from tasqueue.interfaces import Claim
+from tasqueue.runtime.settler import BACKLOG
 from tasqueue.testing.flaky import FlakyEngine
 
 from .conftest import Make
-from .helpers import until, working
+from .helpers import until, worker_of, working
 
 
 @pytest.fixture(autouse=True)
@@ -75,10 +77,10 @@ async def test_a_claim_is_repeated_under_its_number(make: Make, url: str) -> Non
     ids = await srv.enqueue_many([Job("t") for _ in range(3)])
     engine.weather.plan("claim", "drop", "refuse", "drop")
     async with working(srv):
+        claims = await until(lambda: engine.weather.made("claim")[:4] if engine.weather.made("claim")[3:] else [])
+        assert len({(worker, number) for worker, number, _ in claims}) == 1
         for id in ids:
             await srv.wait(id, 10)
-    claims = engine.weather.made("claim")[:4]
-    assert len({(worker, number) for worker, number, _ in claims}) == 1
     assert count.runs == dict.fromkeys(ids, 1)
 
 
@@ -163,6 +165,35 @@ async def test_an_outage_longer_than_the_lease(make: Make, url: str) -> None:
                 assert (await srv.wait(id_, 10)).meta.status is Status.SUCCESSFUL
     assert await srv.get_result(id) == b"theirs"
     assert set(count.runs) | set(theirs.runs) == set(ids)
+
+
+async def test_nothing_is_claimed_while_too_much_waits_to_be_written(
+    make: Make, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = flaky(url)
+    srv = make(engine)
+    count = Count(srv)
+    writable = asyncio.Event()
+    backlogs: list[int] = []
+    claim, settle = engine.claim, engine.settle
+
+    async def claiming(worker: str, number: int, wants: Mapping[str, int]) -> Claim:
+        backlogs.append(at_work.settler.backlog)
+        return await claim(worker, number, wants)
+
+    async def settling(worker: str, steps: Sequence[Step]) -> list[bool]:
+        await writable.wait()
+        return await settle(worker, steps)
+
+    monkeypatch.setattr(engine, "claim", claiming)
+    monkeypatch.setattr(engine, "settle", settling)
+    ids = await srv.enqueue_many([Job("t") for _ in range(2 * BACKLOG)])
+    async with worker_of(srv) as at_work:
+        await until(lambda: at_work.settler.backlog > BACKLOG and not at_work.crew.lanes[DEFAULT_QUEUE].ready)
+        writable.set()
+        await until(lambda: len(count.runs) == len(ids) and not at_work.settler.backlog)
+    assert max(backlogs) <= BACKLOG
+    assert count.runs == dict.fromkeys(ids, 1)
 
 
 async def test_stopping_during_an_outage_ends_in_time(make: Make, url: str) -> None:

@@ -132,6 +132,20 @@ async def test_a_chain_step_whose_follower_has_run_meanwhile(h: Harness) -> None
     assert await h.ready() == ["x~c2"]
 
 
+async def test_a_member_of_a_group_counts_once(h: Harness) -> None:
+    members, link = group("x", 3)
+    await h.put(*members, links=[link])
+    worker = await h.worker()
+    a, b, c = await worker.claim()
+    for _ in range(3):
+        assert await worker.settle(end(a), end(b)) == [True, True]
+    assert (await h.link("g:x")).status is Status.PROCESSING
+    assert await h.ready("callbacks") == []
+    assert await worker.settle(end(c)) == [True]
+    assert (await h.link("g:x")).status is Status.SUCCESSFUL
+    assert await h.ready("callbacks") == ["x~s0"]
+
+
 async def test_the_last_member_of_a_group(h: Harness) -> None:
     members, link = group("x", 2)
     await h.put(*members, links=[link])

@@ -41,9 +41,12 @@ def _with_clock(name: str) -> Script:
     source = source.replace(
         "call('SET', R .. id, rec, 'PX', ttl)", "call('SET', R .. id, rec) call('ZADD', K .. 'px', now + ttl, id)"
     )
+    source = source.replace(
+        "call('SET', R .. id, rec, 'PXAT', gone)", "call('SET', R .. id, rec) call('ZADD', K .. 'px', gone, id)"
+    )
     source = source.replace("if ttl == '' then\n", "if ttl == '' then\ncall('ZREM', K .. 'px', id)\n")
     source = source.replace("if ttl == '' then call", "if ttl == '' then call('ZREM', K .. 'px', id) call")
-    assert "'PX'" not in source
+    assert "'PX" not in source
     return Script(source.encode())
 
 

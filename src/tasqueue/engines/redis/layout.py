@@ -13,13 +13,15 @@ from ...core.record import Kind, Lease, Record, Row, Step
 from ...core.status import State
 
 VERSION = 1
-_HEAD = struct.Struct("<BdddBBbIIdHHHHIIIII")
-_REST = struct.Struct("<BBbIIdHHHHIIIII")  # of a new record: from the version on
-_ENDED = struct.Struct("<dBBbIIdHHHHIIIII")  # of one that is written again: from its seq on
+_HEAD = struct.Struct("<BdddBIbHBIIHHHIdIII")
+_REST = struct.Struct("<BIbHBIIHHHIdIII")  # of a new record: from the flags on
+_ENDED = struct.Struct("<dBIbHBIIHHHIdIII")  # of one that is written again: from its seq on
 _EXTRA = struct.Struct("<HHHHI")
 _TEMPLATE = struct.Struct("<HHIbd")
 SIZE = _HEAD.size
 NO_DATE = -1.0
+PREV, RESULT, DERIVED = 1, 2, 4
+"""Flags: it has a previous result; a result of its own; a link that is not written, since the id tells it."""
 
 _unpack = _HEAD.unpack_from
 _pack_rest = _REST.pack
@@ -39,15 +41,24 @@ def text(data: bytes) -> str:
 
 
 def rest_of(record: Record) -> bytes:
-    """A new record, from its version on."""
+    """A new record, from its flags on."""
     queue, task, link, prev = key(record.queue), key(record.task), record.link, record.prev
-    where = key(link) if link else b""
+    flags, where = 0, b""
+    if link:
+        if record.id == f"{link[2:]}~{link[0]}{record.pos}":
+            flags = DERIVED
+        else:
+            where = key(link)
+    if prev is None:
+        prev = b""
+    else:
+        flags |= PREV
     return (
         _pack_rest(
-            VERSION, prev is not None, record.priority, 0, record.pos, 0.0, len(queue), len(task), len(where), 0, 0,
-            len(record.spec), 0, 0 if prev is None else len(prev), 0,
+            flags, len(prev), record.priority, len(queue), VERSION, record.pos, 0, len(task), len(where), 0, 0, 0.0, 0,
+            len(record.spec), 0,
         )
-        + queue + task + where + record.spec + (prev or b"")
+        + queue + task + where + record.spec + prev
     )  # fmt: skip
 
 
@@ -61,24 +72,36 @@ def template(record: Record) -> bytes:
 def lease_of(id: str, raw: bytes, claim: int, at: int) -> Lease:
     """A claimed job. Its `ref` is what it takes to write the record again."""
     head = _unpack(raw)
-    _, _, num, _, _, flags, _, _, pos, _, q, t, n, w, x, s, e, p, _ = head
+    _, _, num, _, flags, p, _, q, _, pos, _, t, n, w, _, _, x, s, e = head
     start = SIZE
     queue = raw[start : start + q].decode("utf-8", "surrogatepass")
     start += q + t
     link = ""
-    if n:
-        link = text(raw[start : start + n])
+    if n or flags & DERIVED:
+        link = _link(id, flags, raw[start : start + n])
     start += n + w
     deaths, died_with, cause = 0, "", ""
     if x:
         deaths, died_with, _, _, cause = _extra(raw[start : start + x])
         start += x
     end = start + s
-    prev = raw[end + e : end + e + p] if flags & 1 else None
+    prev = raw[end + e : end + e + p] if flags & PREV else None
     return Lease(
         id, queue, claim, raw[start:end], raw[end : end + e] if e else b"", prev, deaths, died_with, cause,
         int(num) if num else None, link, pos, (raw, head, at),
     )  # fmt: skip
+
+
+def _link(id: str, flags: int, part: bytes) -> str:
+    if flags & DERIVED:
+        of, _, place = id.rpartition("~")
+        return f"{place[0]}:{of}"
+    return text(part)
+
+
+def tells_link(step: Step) -> bool:
+    """Whether the id of a claimed job tells the chain or group that it belongs to."""
+    return bool(step.ref[1][4] & DERIVED)
 
 
 def _extra(extra: bytes) -> tuple[int, str, str, str, str]:
@@ -104,7 +127,7 @@ def ref_of(raw: bytes, at: int) -> object:
 def written_again(step: Step, worker: bytes, name: str) -> tuple[bytes, int]:
     """What a settle stores, from its seq on, and when the job was first parked (0: never). `step.ref`: see `ref_of`."""
     raw, stored, at = step.ref
-    _, _, num, seq, version, flags, priority, _, pos, _, q, t, n, w, x, s, e, p, _ = stored
+    _, _, num, seq, flags, p, priority, q, version, pos, _, t, n, w, _, _, x, s, e = stored
     kind = step.kind
     names_end = SIZE + q + t + n
     spec_at = names_end + w + x
@@ -118,14 +141,14 @@ def written_again(step: Step, worker: bytes, name: str) -> tuple[bytes, int]:
     if tail is None or kind is _RELEASE:
         tail = raw[tail_at : tail_at + e]
     result = step.result if kind is _END else None
-    flags &= 1
+    flags &= PREV | DERIVED
     if result is None:
         result = b""
     else:
-        flags |= 2
+        flags |= RESULT
     prev = raw[tail_at + e : tail_at + e + p] if p else b""
-    sizes = (q, t, n, len(worker), len(extra), s, len(tail), p, len(result))
-    head = _pack_ended(seq, version, flags, priority, step.claim, pos, at, *sizes)
+    sizes = (len(extra), s, len(tail))
+    head = _pack_ended(seq, flags, p, priority, q, version, pos, len(result), t, n, len(worker), step.claim, at, *sizes)
     return b"".join((head, raw[SIZE:names_end], worker, extra, raw[spec_at:tail_at], tail, prev, result)), int(num)
 
 
@@ -140,7 +163,7 @@ def _extra_after(step: Step, name: str, extra: bytes) -> bytes:
 
 def row_of(id: str, raw: bytes, held: tuple[bytes, bytes, bytes | None] | None) -> Row:
     """A stored job; `held`: worker, token and progress of one that runs."""
-    state, when, _, _, _, flags, priority, _, pos, claimed, q, t, n, w, x, s, e, p, r = _unpack(raw)
+    state, when, _, _, flags, p, priority, q, _, pos, r, t, n, w, _, claimed, x, s, e = _unpack(raw)
     at, parts = SIZE, list[bytes]()
     for size in (q, t, n, w, x, s, e, p, r):
         parts.append(raw[at : at + size])
@@ -155,9 +178,9 @@ def row_of(id: str, raw: bytes, held: tuple[bytes, bytes, bytes | None] | None) 
         shown, holder, progress = State.RUNNING, text(held[0]), held[2]
         claimed_at = int(held[1].split(b":", 2)[1])
     return Row(
-        id, text(queue), shown, spec, tail, prev if flags & 1 else None, result if flags & 2 else None, priority,
-        int(when) if when and not ended else None, holder, claimed_at, int(when) if ended else None, deaths,
-        reason if shown is State.PARKED else "", progress, text(task), text(link), pos,
+        id, text(queue), shown, spec, tail, prev if flags & PREV else None, result if flags & RESULT else None,
+        priority, int(when) if when and not ended else None, holder, claimed_at, int(when) if ended else None, deaths,
+        reason if shown is State.PARKED else "", progress, text(task), _link(id, flags, link), pos,
     )  # fmt: skip
 
 

@@ -62,7 +62,9 @@ class Reading(Base):
         return [text(id) for id in await self._run("ended", int(state), limit, key(after or ""))]
 
     async def jobs(self, which: Filter, limit: int, after: str | None) -> list[Row]:
-        """Looks at the newest 5,000 of each place; what lies deeper is not found."""
+        """Looks at the newest 5,000 of each place; what lies deeper is not found. What chains hold back is one place,
+        whatever its queue.
+        """
         states = [*_PLACES, *ENDED] if which.states is None else which.states
         if not states or limit <= 0:
             return []

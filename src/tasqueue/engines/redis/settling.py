@@ -8,10 +8,13 @@ from msgspec.structs import replace
 
 from ... import faults
 from ...core.record import Kind, Step
+from ...core.status import State
 from .base import Base, keys, span, told
-from .layout import SIZE, key, ref_of, rest_of, written_again
+from .layout import SIZE, key, ref_of, rest_of, tells_link, written_again
 
-END, RETRY = Kind.END, Kind.RETRY  # up to Python 3.11, looking up a member costs 0.1 µs
+END, RETRY, SUCCESSFUL = Kind.END, Kind.RETRY, State.SUCCESSFUL  # up to Python 3.11, looking one up costs 0.1 µs
+OPS = {"": b"E", "c": b"C", "g": b"G"}
+"""See `lua/settle.lua`."""
 REMEMBERED = 1_000
 """Jobs forgotten at their end that are remembered here, for a settle that is repeated."""
 
@@ -88,13 +91,22 @@ def _with_ref(step: Step, ref: object) -> Step:
 
 
 def _arguments(worker: str, steps: Sequence[Step]) -> tuple[list[int], list[object]]:
-    """The arguments, and which step each id belongs to: plain ends go first, those alike together."""
+    """The arguments, and which step each id belongs to: ends without follow-ups go first, those alike together.
+
+    What they make ready comes in that order, too; but groups are told in the order of the steps, so their callbacks
+    come in it.
+    """
     name = key(worker)
-    alike: dict[tuple[int, int, int | None], list[int]] = {}
+    alike: dict[tuple[str, int, int, int | None], list[int]] = {}
     others: list[int] = []
     for i, step in enumerate(steps):
-        if step.kind is END and not step.link and not step.follow and step.ttl != 0:
-            group = (step.claim, step.state, step.ttl)
+        if (
+            step.kind is END
+            and not step.follow
+            and step.ttl != 0
+            and (not step.link or (step.state is SUCCESSFUL and tells_link(step)))
+        ):
+            group = (step.link[:1], step.claim, step.state, step.ttl)
             try:
                 alike[group].append(i)
             except KeyError:
@@ -103,9 +115,12 @@ def _arguments(worker: str, steps: Sequence[Step]) -> tuple[list[int], list[obje
             others.append(i)
     order: list[int] = []
     runs: list[object] = []
-    for (claim, state, ttl), members in alike.items():
+    if sum(run[0] == "g" for run in alike) + any(steps[i].link[:1] == "g" for i in others) > 1:
+        groups = dict.fromkeys(step.link for step in steps if step.link[:1] == "g")
+        runs += (b"T", len(groups), *map(key, groups))
+    for (kind, claim, state, ttl), members in alike.items():
         order += members
-        runs += (b"E", claim, int(state), span(ttl), len(members))
+        runs += (OPS[kind], claim, int(state), span(ttl), len(members))
         runs += [written_again(steps[i], name, worker)[0] for i in members]
     order += others
     for i in others:

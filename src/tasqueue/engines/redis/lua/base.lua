@@ -5,8 +5,8 @@
 --   r:<id>        string   a job's record (see record.lua); expires by itself once the job has ended
 --   q:<queue>     zset     ready: id -> place - priority * 2^44
 --   due:<queue>   zset     due later: seq, id -> date
---   held:<queue>  zset     held back by its chain: id -> seq
 --   pk:<queue>    zset     parked: id -> end of the waiting
+--   held          hash     queue -> how many of its jobs are held back by their chains
 --   queues        set      queues that have one of these four
 --   dates         zset     queue -> earliest date of its due and parked jobs
 --   parks         set      what parked jobs wait for; pkey:<key> hash: id -> old place
@@ -18,6 +18,8 @@
 --   x:<state>     stream   the ended, an entry for each batch: how many -> ids; exp zset: state:entry -> expiry
 --   n, gaps       hash     how many have ended by state; how many of an entry were deleted or reopened
 --   L:<link>      hash     a chain or group; G:<link> hash: index -> outcome; lx zset: link -> expiry
+--   chains        zset     a chain's id -> when it was stored, until it is completed or forgotten
+--   pos           hash     a chain's id -> the step that it is at, if not the first
 --   scheds        hash     schedule -> entry; ticks zset: schedule -> next tick
 --   idle:<queue>  zset     engines that found it empty, the longest idle first; expires
 --   watch         hash     job or link -> engines that wait for its end; expires

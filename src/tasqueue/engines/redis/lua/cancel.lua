@@ -7,7 +7,7 @@
 local reply = {0, 0}
 for i = 2, #ARGV do
     local rec = call('GET', R .. ARGV[i])
-    local p = rec and parse(rec)
+    local p = rec and parse(rec, ARGV[i])
     if not p or p.state >= 4 and p.state <= 6 or p.state == 0 and outlived(p.link) then
         reply[i + 1] = 0
     else

@@ -29,7 +29,7 @@ local reply = {total[4], total[5], total[6]}
 for _, queue in ipairs(queues) do
     local at = #reply
     reply[at + 1] = queue
-    reply[at + 2] = call('ZCARD', K .. 'held:' .. queue)
+    reply[at + 2] = tonumber(call('HGET', K .. 'held', queue) or 0)
     reply[at + 3] = call('ZCARD', K .. 'q:' .. queue)
     reply[at + 4] = call('ZCARD', K .. 'due:' .. queue)
     reply[at + 5] = running[queue] or 0

@@ -21,7 +21,7 @@ local function ripen(queue, limit)
     local line, n = {}, 1
     for i, member in ipairs(due) do
         local id = string.sub(member, 17)
-        local priority = call('GETRANGE', R .. id, 27, 27)
+        local priority = call('GETRANGE', R .. id, 30, 30)
         if priority ~= '' then
             call('SETRANGE', R .. id, 0, ready)
             line[n] = place + i - sunpack('b', priority) * PRIORITY

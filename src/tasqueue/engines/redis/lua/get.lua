@@ -16,7 +16,7 @@ for i, rec in ipairs(reply) do
     if state == 1 then
         open[#open + 1] = ARGV[i]
         where[#where + 1] = i
-    elseif state == 0 and outlived(parse(rec).link) then
+    elseif state == 0 and outlived(parse(rec, ARGV[i]).link) then
         reply[i] = false
     end
 end

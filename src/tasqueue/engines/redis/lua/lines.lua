@@ -1,5 +1,5 @@
 -- What a script collects, to write and tell it once at its end.
-local lines, stirred, redated, released = {}, {}, {}, {}
+local lines, stirred, redated, holding = {}, {}, {}, {}
 local block, ahead = 0, 0
 
 -- How many places this script will ask for: they are counted in one step.
@@ -15,14 +15,9 @@ local function next_place()
     return block
 end
 
--- No longer held back; noted when the script ends.
-local function release(queue, id)
-    local list = released[queue]
-    if not list then
-        list = {}
-        released[queue] = list
-    end
-    list[#list + 1] = id
+-- So many more of its jobs are held back, or less.
+local function hold(queue, n)
+    holding[queue] = (holding[queue] or 0) + n
 end
 
 local function to_line(queue, place, id)
@@ -52,12 +47,10 @@ local function settle_lines()
         end
         stir(queue, #line / 2)
     end
-    for queue, list in pairs(released) do
-        for first, last in each_chunk(list, 1) do
-            call('ZREM', K .. 'held:' .. queue, unpack(list, first, last))
-        end
+    for queue, n in pairs(holding) do
+        if call('HINCRBY', K .. 'held', queue, n) <= 0 then call('HDEL', K .. 'held', queue) end
     end
-    lines, released = {}, {}
+    lines, holding = {}, {}
 end
 
 -- The end of every script that moved jobs: writes the lines and dates, wakes who sleeps.

@@ -5,9 +5,9 @@
 -- result  false, or {n, state, pos, generation, outcomes: index, outcome, ...}
 -- cost    O(what is read)
 local link = ARGV[1]
-local v = call('HMGET', K .. 'L:' .. link, 'n', 'st', 'pos', 'gen', 'gone')
-if not v[1] or v[5] and tonumber(v[5]) <= now then return false end
-local reply = {v[1], v[2], v[3], v[4]}
+local v = call('HMGET', K .. 'L:' .. link, 'n', 'st', 'gen', 'gone')
+if not v[1] or v[4] and tonumber(v[4]) <= now then return false end
+local reply = {v[1], v[2], is_chain(link) and position(link) or 0, v[3]}
 if ARGV[2] == '' then
     local all = call('HGETALL', K .. 'G:' .. link)
     for i = 2, #all, 2 do all[i] = string.sub(all[i], 1, 1) end

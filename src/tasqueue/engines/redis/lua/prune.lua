@@ -28,7 +28,8 @@ if count < most then
     end
 end
 for _, queue in ipairs(call('SRANDMEMBER', K .. 'queues', 1000)) do
-    if call('EXISTS', K .. 'q:' .. queue, K .. 'due:' .. queue, K .. 'pk:' .. queue, K .. 'held:' .. queue) == 0 then
+    local places = call('EXISTS', K .. 'q:' .. queue, K .. 'due:' .. queue, K .. 'pk:' .. queue)
+    if places + call('HEXISTS', K .. 'held', queue) == 0 then
         call('SREM', K .. 'queues', queue)
     end
 end

@@ -1,17 +1,20 @@
 -- The record of a job, and the places that it can be taken out of.
 --
---   state B  when d  num d  seq d | version B  flags B  priority b  claim I4  pos I4  claimed d | lengths H4, I4 x 5 | parts
+--   state B  when d  num d  seq d  flags B  #prev I4  priority b  #queue H  version B  pos I4  #result I4
+--   #task H  #link H  #worker H  claim I4  claimed d  #extra I4  #spec I4  #tail I4 | parts
 --
--- when: its due date, or when it ended. num: its entry among the ended; before, when it was first parked. claim and the
--- worker: the token of the last step. Parts: queue, task, link, worker, extra (deaths, what it is parked for), spec, tail,
--- prev, result; what is left is its last progress. flags: 1 prev, 2 result.
-local FORMAT = '<BdddBBbI4I4dHHHHI4I4I4I4I4'
+-- when: its due date, or when it ended. num: its entry among the ended; of one held back 1 when its chain has ended; else
+-- when it was first parked. claim and the worker: the token of the last step. flags: 1 prev, 2 result, 4 the link is not
+-- written, since the id tells it: <chain>~c<pos>, <group>~g<pos>. Parts: queue, task, link, worker, extra (deaths, what it is
+-- parked for), spec, tail, prev, result; what is left is its last progress.
+local FORMAT = '<BdddBI4bHBI4I4HHHI4dI4I4I4'
 local EXTRA = '<HHHHI4'
 
-local function parse(rec)
+-- Without its id, the link of one that does not write it is not known.
+local function parse(rec, id)
     local p = {}
     local q, t, l, w, x, s, e, v, r
-    p.state, p.when, p.num, p.seq, p.version, p.flags, p.priority, p.claim, p.pos, p.claimed, q, t, l, w, x, s, e, v, r =
+    p.state, p.when, p.num, p.seq, p.flags, v, p.priority, q, p.version, p.pos, r, t, l, w, p.claim, p.claimed, x, s, e =
         sunpack(FORMAT, rec)
     local at = 73
     local function part(n)
@@ -22,18 +25,26 @@ local function parse(rec)
     p.queue, p.task, p.link, p.worker, p.extra = part(q), part(t), part(l), part(w), part(x)
     p.spec, p.tail, p.prev, p.result = part(s), part(e), part(v), part(r)
     p.progress = string.sub(rec, at)
+    p.derived = p.flags >= 4
     if p.flags % 2 == 0 then p.prev = false end
-    if p.flags < 2 then p.result = false end
+    if p.flags % 4 < 2 then p.result = false end
+    if p.derived and id then
+        local of, kind = string.match(id, '^(.*)~([cg])%d+$')
+        p.link = kind .. ':' .. of
+    end
     return p
 end
 
 local function build(p)
-    local prev, result = p.prev or '', p.result or ''
+    local prev, result, link = p.prev or '', p.result or '', p.link
     local flags = (p.prev and 1 or 0) + (p.result and 2 or 0)
+    if p.derived then
+        flags, link = flags + 4, ''
+    end
     return concat({
-        spack(FORMAT, p.state, p.when, p.num, p.seq, p.version, flags, p.priority, p.claim, p.pos, p.claimed,
-            #p.queue, #p.task, #p.link, #p.worker, #p.extra, #p.spec, #p.tail, #prev, #result),
-        p.queue, p.task, p.link, p.worker, p.extra, p.spec, p.tail, prev, result, p.progress,
+        spack(FORMAT, p.state, p.when, p.num, p.seq, flags, #prev, p.priority, #p.queue, p.version, p.pos, #result, #p.task,
+            #link, #p.worker, p.claim, p.claimed, #p.extra, #p.spec, #p.tail),
+        p.queue, p.task, link, p.worker, p.extra, p.spec, p.tail, prev, result, p.progress,
     })
 end
 
@@ -116,7 +127,7 @@ local function take_out(id, p, keep)
         call('ZREM', K .. 'due:' .. p.queue, string.format('%016.0f', p.seq) .. id)
         redated[p.queue] = true
     elseif p.state == 0 then
-        call('ZREM', K .. 'held:' .. p.queue, id)
+        hold(p.queue, -1)
     elseif p.state == 7 then
         local _, _, key = read_extra(p.extra)
         unlist(p.queue, id, key)

@@ -7,15 +7,15 @@
 local id = ARGV[1]
 local rec = call('GET', R .. id)
 if not rec then return 0 end
-local p = parse(rec)
+local p = parse(rec, id)
 if p.state ~= 5 and p.state ~= 6 or p.when ~= tonumber(ARGV[2]) then return 0 end
 take_out(id, p)
 p.state, p.when, p.num, p.tail, p.result, p.progress = 1, 0, 0, ARGV[3], false, ''
 p.worker, p.claim, p.claimed, p.extra = '', 0, 0, ''
 
 local key = K .. 'L:' .. p.link
-local v = p.link ~= '' and call('HMGET', key, 'st', 'pos', 'gone') or {false}
-if v[1] and v[3] and tonumber(v[3]) <= now then
+local v = p.link ~= '' and call('HMGET', key, 'st', 'gone') or {false}
+if v[1] and v[2] and tonumber(v[2]) <= now then
     forget_link(p.link)
     v[1] = false
 end
@@ -27,16 +27,20 @@ if v[1] then
         call('ZREM', K .. 'lx', p.link)
         call('HINCRBY', key, 'gen', 1)
     end
-    if string.sub(p.link, 1, 2) == 'g:' then
+    if not is_chain(p.link) then
         call('HDEL', K .. 'G:' .. p.link, p.pos)
-    elseif p.pos > tonumber(v[2]) then
-        ready = false
-        p.state = 0
-        call('ZADD', K .. 'held:' .. p.queue, p.seq, id)
-        call('SADD', K .. 'queues', p.queue)
-        local current = call('HGET', key, 'i' .. v[2])
-        local other = current and call('GET', R .. current)
-        if other and string.byte(other) == 0 then let_go(current, other) end
+    else
+        local pos = position(p.link)
+        mark_next(p.link, 0)
+        if p.pos > pos then
+            ready = false
+            p.state = 0
+            hold(p.queue, 1)
+            call('SADD', K .. 'queues', p.queue)
+            local current = call('HGET', key, 'i' .. pos)
+            local other = current and call('GET', R .. current)
+            if other and string.byte(other) == 0 then let_go(current, other) end
+        end
     end
 end
 if ready then to_line(p.queue, call('INCR', K .. 'seq') - p.priority * PRIORITY, id) end

@@ -18,12 +18,13 @@ for _ = 1, tonumber(ARGV[1]) do
     if not there[1] then
         fresh[link] = true
         call('HSET', key, 'n', n, 'rt', ARGV[at + 2], 'ft', ARGV[at + 3], 'mp', ARGV[at + 4], 's', ARGV[at + 5],
-            'e', ARGV[at + 6], 'st', 0, 'pos', 0, 'gen', 0)
+            'e', ARGV[at + 6], 'st', 0, 'gen', 0)
         for first = at + 8, at + 7 + count, CHUNK do
             local fields = {unpack(ARGV, first, math.min(first + CHUNK, at + 8 + count) - 1)}
             for i = 1, #fields, 2 do fields[i] = 'i' .. fields[i] end
             call('HSET', key, unpack(fields))
         end
+        if is_chain(link) then call('ZADD', K .. 'chains', now, sub(link, 3)) end
     end
     at = at + 8 + count
 end
@@ -37,8 +38,8 @@ while at <= total do
     if link == '' or fresh[link] then
         local done = false
         if due == '' or due == 'held' then
-            local state, key, top = ready, K .. 'q:' .. queue, priority * PRIORITY
-            if due == 'held' then state, key, top = held_back, K .. 'held:' .. queue, 0 end
+            local waits, state, top = due == 'held', ready, priority * PRIORITY
+            if waits then state = held_back end
             local seq = call('INCRBY', K .. 'seq', count) - count
             done = true
             for first = 0, count - 1, CHUNK / 2 do
@@ -54,11 +55,16 @@ while at <= total do
                     n = n + 2
                 end
                 if call('MSETNX', unpack(pairs_)) == 1 then
-                    call('ZADD', key, unpack(line))
-                    stir(queue, due == '' and (n - 1) / 2 or 0)
+                    if waits then
+                        hold(queue, (n - 1) / 2)
+                        stir(queue, 0)
+                    else
+                        call('ZADD', K .. 'q:' .. queue, unpack(line))
+                        stir(queue, (n - 1) / 2)
+                    end
                 else
                     for i = 1, n - 1, 2 do
-                        insert(queue, priority, false, due == 'held', link, line[i + 1], string.sub(pairs_[i + 1], 26))
+                        insert(queue, priority, false, waits, link, line[i + 1], string.sub(pairs_[i + 1], 26))
                     end
                 end
             end

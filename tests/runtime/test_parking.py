@@ -12,6 +12,7 @@ from tasqueue import Job, Server, Status
 from tasqueue.core import codec
 from tasqueue.core.record import Record
 from tasqueue.core.status import State
+from tasqueue.runtime.consumer import Consumer
 
 from .conftest import Make
 from .helpers import engine_of, until, working
@@ -91,6 +92,20 @@ async def test_failed_with_the_reason_after_park_for(make: Make) -> None:
 
 def newer() -> bytes:
     return msgspec.msgpack.encode([codec.VERSION + 1, {"quite": "another"}, "shape"])
+
+
+async def test_for_how_long_is_told_by_the_engines_clock(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """G12: a worker whose clock is ahead by more than `park_for` fails nothing."""
+    monkeypatch.setattr(Consumer, "_now", lambda self: int((self.crew.ports.now() + 2000) * 1000))
+    srv = make(park_for=1000, default_concurrency=1)
+    good_task(srv)
+    async with working(srv):
+        id = await srv.enqueue(Job("unknown"))
+        await until(lambda: parked(srv, id))
+        await (await engine_of(srv)).register("elsewhere", 60_000, b"", {"unknown": QUEUE}, 1)  # offers it again
+        await srv.wait(await srv.enqueue(Job("good")), 10)  # claimed after it
+        await until(lambda: parked(srv, id))
+        assert (await srv.get_job(id)).meta.status is Status.QUEUED
 
 
 async def test_a_newer_record_is_parked_and_in_the_end_failed(make: Make) -> None:

@@ -59,6 +59,8 @@ class Consumer:
         self._unknown: list[Run] = []
         self._said: set[str] = set()
         """Unknown tasks that were warned of: once each."""
+        self._behind = 0
+        """ms by which this worker's clock is behind the engine's, as last looked."""
         self._claiming = False
         self._stopped = False
         self._nap: asyncio.Future[None] | None = None
@@ -129,10 +131,12 @@ class Consumer:
                 await self._hungry.wait()
 
     async def _claim(self, wants: dict[str, int]) -> Claim | None:
-        """None: the incarnation was lost meanwhile, whatever it claimed is no longer ours; or it is time to stop."""
+        """None: the incarnation was lost meanwhile, whatever it claimed is no longer ours; or it is time to stop; or
+        the answer is that of a claim made some time ago, which says nothing about what is ready now."""
         crew = self.crew
         worker = crew.worker
         number = self._number + 1
+        repeated = False
         if faults.active:
             faults.point("W1.before_claim")
         self._claiming = True
@@ -148,6 +152,7 @@ class Consumer:
                     log.warning("claim: %s; asking again under the same number", error)
                 except Exception:
                     log.exception("claim failed; asking again under the same number")
+                repeated = True
                 await asyncio.sleep(0.25)
                 if worker != crew.worker:
                     return None
@@ -156,6 +161,8 @@ class Consumer:
         if faults.active and claim.leases:
             faults.point("W3.decoded")
         self._number = number  # only now: whatever else was raised, the next claim asks for this one's answer again
+        if any(lease.parked_at is not None for lease in claim.leases):
+            await self._set_clock()
         if worker != crew.worker:
             return None
         if self._stopped:
@@ -166,7 +173,7 @@ class Consumer:
             self._distribute(claim.leases)
             if self._unknown:
                 await self._park_unknown()
-        return claim
+        return None if repeated else claim
 
     def _distribute(self, leases: Sequence[Lease]) -> None:
         crew = self.crew
@@ -268,12 +275,19 @@ class Consumer:
         not in step with this worker's own claims."""
         if not announced:
             return self._policy
-        parked = 0 if lease.parked_at is None else max(0, self._now() - lease.parked_at)
+        parked = 0 if lease.parked_at is None else max(0, self._now() + self._behind - lease.parked_at)
         pause = min(max(parked // 8, FIRST_OFFER), LAST_OFFER) * (0.5 + self.crew.ports.rand())
         return replace(self._policy, park_for=min(parked + int(pause), self._policy.park_for))
 
     def _waited_enough(self, lease: Lease) -> bool:
-        return lease.parked_at is not None and self._now() - lease.parked_at >= self._policy.park_for
+        return lease.parked_at is not None and self._now() + self._behind - lease.parked_at >= self._policy.park_for
+
+    async def _set_clock(self) -> None:
+        """When a job was first parked is told by the engine's clock, and so is for how long (G12)."""
+        try:
+            self._behind = await self.crew.engine.now() - self._now()
+        except EngineUnavailable:  # then by what was known before: the worst is another parking
+            pass
 
     def _make_policy(self, name: str, task: TaskDef | None) -> Policy:
         policy = self._policy if task is None else policy_of(task, self._policy)

@@ -132,12 +132,12 @@ class Executor:
                 _uncancel(active.slot)
                 with contextlib.suppress(asyncio.CancelledError):  # interrupted once more, or fenced off
                     await asyncio.wait((future,))
-            if future.done():
-                active.future = None
-            else:
+            if not future.done():
                 self._threads.abandon(future)
             raise
-        active.future = None
+        finally:
+            if future.done():
+                active.future = None  # its error's traceback leads back to the run, see Worker._stored
 
     async def call_back(self, fn: Callable[..., Any], ctx: JobCtx, *args: Any) -> None:
         """A user's callback: async on the loop, sync in a thread. One that raises is logged and changes nothing."""

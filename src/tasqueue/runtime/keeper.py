@@ -99,10 +99,10 @@ class Keeper:
                 if not opened:
                     await engine.open()
                     opened = True
-                await self._give_back(engine)
-                if mono() >= beat_at:
+                if mono() >= beat_at:  # first: a give-back without an answer must not keep the lease waiting
                     beat_at = mono() + every
                     await self._beat(engine)
+                await self._give_back(engine)
             except TasqueueError as error:
                 log.warning("beat: %s; trying again", error)
             except Exception:

@@ -131,7 +131,9 @@ class Settler:
             some = ", ".join(stale[:5])
             log.warning("stale finish of %d job(s) refused, somebody else has them: %s", len(stale), some)
             for step in refused:
-                self._actives.pop((step.id, step.claim), None)
+                active = self._actives.pop((step.id, step.claim), None)
+                if active is not None:
+                    active.error = None  # its traceback leads back to the run: a cycle that no collector sees
             if self._bus.wanted(Refused):
                 self._bus.emit(Refused(worker, stale))
         try:

@@ -386,6 +386,7 @@ class Worker:
                 active = actives.pop((step.id, step.claim), None)
                 if active is not None:
                     self._tell(step, active)
+                    active.error = None  # its traceback leads back to the run: a cycle that no collector sees
         if self.crew.bus.wanted(Returned):
             returned: dict[str, list[str]] = {}
             for step in steps:

@@ -40,7 +40,7 @@ def main() -> int:
     options = _options()
     with ExitStack() as stack:
         folder = options.envs or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tasqueue-rivals-")))
-        started = stack.enter_context(services.server())
+        started = stack.enter_context(services.server(options.server))
         server = stack.enter_context(closing(Server(started.port)))
         failed: dict[str, dict[str, str]] = defaultdict(dict)
         libraries = [
@@ -89,6 +89,9 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Tasqueue, the floor and its rivals in turn, on one server.")
+    parser.add_argument(
+        "--server", choices=services.kinds(), default=services.kinds()[-1], help="[default: Redis where there is one]"
+    )
     parser.add_argument("--only", action="append", choices=RIVALS, metavar="NAME", help="this rival; may be repeated")
     parser.add_argument(
         "--scenario", action="append", choices=SCENARIOS, metavar="NAME", help=f"of {', '.join(SCENARIOS)}; repeatable"

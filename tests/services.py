@@ -178,10 +178,10 @@ class Server:
 class NatsServer:
     """A NATS server with JetStream. `kill` and `start` again use the same folder and, from then on, the same port.
 
-    `settings`: lines of its configuration; `jetstream`: False for a server without it.
+    `settings`: lines of its configuration; `jetstream`: False for a server without it, or lines of its own.
     """
 
-    def __init__(self, binary: Path, folder: Path, *settings: str, jetstream: bool = True) -> None:
+    def __init__(self, binary: Path, folder: Path, *settings: str, jetstream: bool | str = True) -> None:
         self._binary = binary
         self._folder = folder
         self._settings = settings
@@ -203,7 +203,8 @@ class NatsServer:
         config = self._folder / "nats.conf"
         lines = ["listen: 127.0.0.1:-1" if not self.port else f"listen: 127.0.0.1:{self.port}", *self._settings]
         if self._jetstream:
-            lines.append(f'jetstream {{ store_dir: "{self._folder}/js" }}')
+            own = self._jetstream if isinstance(self._jetstream, str) else ""
+            lines.append(f'jetstream {{ store_dir: "{self._folder}/js"\n{own} }}')
         config.write_text("\n".join(lines))
         for old in self._folder.glob("*.ports"):
             old.unlink()
@@ -255,7 +256,7 @@ class NatsServer:
 
 
 @contextlib.contextmanager
-def nats(*settings: str, jetstream: bool = True) -> Iterator[NatsServer]:
+def nats(*settings: str, jetstream: bool | str = True) -> Iterator[NatsServer]:
     """A started NATS server, gone afterwards."""
     binary = need("nats")
     with folder() as path:

@@ -69,6 +69,26 @@ async def test_the_lack_of_instant_handback(pair: Pair) -> None:
     assert (lease.id, lease.deaths, lease.died_with, lease.death_cause) == ("a", 1, "dies", "killed")
 
 
+async def test_after_a_standstill_a_claim_takes_nothing_from_the_living(pair: Pair) -> None:
+    """The broker's leases have ended, too, and it offers what is held before anybody has had time for a beat."""
+    holds, other = pair.engine(), pair.engine()
+    await holds.submit([record("a")])
+    (lease,) = await take(holds, "holds")
+    await take(other, "w", 1)
+    await other.reclaim()
+    pair.clock.advance(3 * LEASE / 1000)  # nothing was reached, by anybody
+    await other.register("w", LEASE, b"", {}, 1)
+    assert (await other.claim("w", 2, {"q": 10})).leases == []
+    await other.reclaim()
+    pair.clock.advance(1.5)
+    assert (await other.claim("w", 3, {"q": 10})).leases == []
+    assert not (await holds.beat("holds", LEASE, b"")).lost
+    assert await holds.settle("holds", [step(lease)]) == [True]
+    (row,) = await other.get(["a"])
+    assert row is not None
+    assert (row.state, row.deaths) == (State.SUCCESSFUL, 0)
+
+
 async def test_what_this_object_holds_is_handed_back_at_once(pair: Pair) -> None:
     engine = pair.engine()
     await engine.submit([record("a"), record("b")])

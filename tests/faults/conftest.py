@@ -7,12 +7,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from tests import services
 
 from .fleet import Fleet
-from .stores import SERVERS, Where, store
+from .stores import SERVERS, AnyServer, Where, store
 
-Running = Callable[[str], services.Server]
+Running = Callable[[str], AnyServer]
 
 
 class Started:
@@ -20,9 +19,9 @@ class Started:
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
-        self._servers: dict[str, services.Server] = {}
+        self._servers: dict[str, AnyServer] = {}
 
-    def __call__(self, kind: str) -> services.Server:
+    def __call__(self, kind: str) -> AnyServer:
         if kind not in self._servers:
             self._servers[kind] = self._stack.enter_context(SERVERS[kind]())
         return self._servers[kind]

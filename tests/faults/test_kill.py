@@ -17,9 +17,9 @@ from tasqueue import Chain, Group, Status
 
 from .fleet import PATIENCE, Fleet, Process, job
 from .history import chain_faults, group_faults, judge
-from .stores import on_every_engine
+from .stores import on_every_engine, on_every_store
 
-pytestmark = [pytest.mark.fault, pytest.mark.slow, on_every_engine]
+pytestmark = [pytest.mark.fault, pytest.mark.slow]
 
 
 async def kill_in_steps(
@@ -42,12 +42,14 @@ async def kill_in_steps(
         killed(found[0])
 
 
+@on_every_engine
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("supervised", [False, True], ids=["alone", "supervised"])
 async def test_workers_killed_in_the_middle_of_jobs(fleet: Fleet, supervised: bool) -> None:
-    fleet.settings["lease"] = 10.0 if supervised else 4.0
     srv = fleet.server()
-    ids = await srv.enqueue_many([job("work", f"j{i}", s=0.006) for i in range(5_000)])
+    fleet.settings["lease"] = 10.0 if supervised and await at_once(fleet) else 4.0
+    total = int(5_000 * fleet.store.volume)
+    ids = await srv.enqueue_many([job("work", f"j{i}", s=0.006 / fleet.store.volume) for i in range(total)])
     settings = {"default_concurrency": 10}
     began = time.monotonic()
     if supervised:
@@ -70,8 +72,16 @@ async def test_workers_killed_in_the_middle_of_jobs(fleet: Fleet, supervised: bo
     assert verdict.held >= 20  # each was in the middle of at least one
 
 
+async def at_once(fleet: Fleet) -> bool:
+    """Whether what a dead worker held is offered at once."""
+    return (await fleet.engine()).capabilities.instant_handback
+
+
+@on_every_engine
 async def test_a_killed_childs_job_runs_again_at_once(fleet: Fleet) -> None:
-    fleet.settings["lease"] = 10.0
+    """Or else, where the store cannot give it back, when its lease ends."""
+    instant = await at_once(fleet)
+    lease = fleet.settings["lease"] = 10.0 if instant else 3.0
     srv = fleet.server()
     ids = await srv.enqueue_many([job("first_waits", f"j{i}") for i in range(4)])
     boss = fleet.supervised(2, default_concurrency=4)
@@ -81,26 +91,33 @@ async def test_a_killed_childs_job_runs_again_at_once(fleet: Fleet) -> None:
     lost = [run.id for run in fleet.history().open(kill.pid)]
     await fleet.until(lambda: all(len(fleet.history().of(id)) == 2 for id in lost), "no second run")
     took = max(fleet.history().of(id)[1].start for id in lost) - kill.at
-    print(f"recovery under the supervisor: {took * 1000:.0f} ms for {len(lost)} job(s), the lease being 10 s")
-    assert took < 3.0  # under 1 s on a quiet machine, see what is printed
+    print(f"recovery under the supervisor: {took * 1000:.0f} ms for {len(lost)} job(s), the lease being {lease:g} s")
+    assert took < (3.0 if instant else lease + 1.0)  # the former under 1 s on a quiet machine, see what is printed
     (fleet.folder / "go").touch()
     await fleet.all_successful(srv, ids)
     judge(fleet.history(), ids, fleet.kills).check()
 
 
+@on_every_store
 @pytest.mark.timeout(180)
 async def test_chains_and_groups_under_kills(fleet: Fleet) -> None:
-    fleet.settings["lease"] = 10.0
+    fleet.settings["lease"] = 10.0 if await at_once(fleet) else 3.0
+    n_chains, n_groups = int(100 * fleet.store.volume), int(50 * fleet.store.volume)
+    seconds = 0.003 / fleet.store.volume
     srv = fleet.server()
-    for i in range(100):
-        await srv.enqueue_chain(Chain([job("step", n=n, s=0.003) for n in range(5)], id=f"c{i}"))
-    for i in range(50):
+    for i in range(n_chains):
+        await srv.enqueue_chain(Chain([job("step", n=n, s=seconds) for n in range(5)], id=f"c{i}"))
+    for i in range(n_groups):
         await srv.enqueue_group(
-            Group([job("member", s=0.003) for _ in range(20)], id=f"g{i}", on_success=job("callback"))
+            Group([job("member", s=seconds) for _ in range(20)], id=f"g{i}", on_success=job("callback"))
         )
-    chains = [[f"c{i}~c{n}" for n in range(5)] for i in range(100)]
-    callbacks = [f"g{i}~s0" for i in range(50)]
-    ids = [*(id for steps in chains for id in steps), *(f"g{i}~g{n}" for i in range(50) for n in range(20)), *callbacks]
+    chains = [[f"c{i}~c{n}" for n in range(5)] for i in range(n_chains)]
+    callbacks = [f"g{i}~s0" for i in range(n_groups)]
+    ids = [
+        *(id for steps in chains for id in steps),
+        *(f"g{i}~g{n}" for i in range(n_groups) for n in range(20)),
+        *callbacks,
+    ]
     boss = fleet.supervised(3, default_concurrency=10)
     await kill_in_steps(fleet, 10, len(ids), boss.children, lambda pid: None)
     await fleet.all_successful(srv, ids)
@@ -109,7 +126,7 @@ async def test_chains_and_groups_under_kills(fleet: Fleet) -> None:
     print(f"F19: {verdict}")
     verdict.check()
     assert [wrong for steps in chains for wrong in chain_faults(history, steps)] == []
-    for i in range(100):
+    for i in range(n_chains):
         chain = await srv.get_chain(f"c{i}")
         assert (chain.status, len(chain.prev_jobs)) == (Status.SUCCESSFUL, 5)
     for i, callback in enumerate(callbacks):
@@ -119,16 +136,18 @@ async def test_chains_and_groups_under_kills(fleet: Fleet) -> None:
     assert {run.id for run in history.all("callback")} == set(callbacks)
 
 
+@on_every_engine
 @pytest.mark.timeout(180)
 async def test_everything_killed_at_once(fleet: Fleet) -> None:
     """As a power cut, less what the disk forgets: supervisor, workers and producer, three times during the work."""
     fleet.settings["lease"] = 4.0
     srv = fleet.server()
+    few = int(400 * fleet.store.volume)
     for _ in range(3):
         boss: Process = fleet.supervised(2, default_concurrency=10)
         producer = fleet.producer("stream", 200)
         before = fleet.history().done()
-        await fleet.until(lambda before=before: fleet.history().done() > before + 400, "nothing is done")
+        await fleet.until(lambda before=before: fleet.history().done() > before + few, "nothing is done")
         workers = boss.children()
         for pid in [boss.pid, producer.pid]:
             await fleet.kill(pid)
@@ -143,4 +162,4 @@ async def test_everything_killed_at_once(fleet: Fleet) -> None:
     verdict = judge(fleet.history(), accepted, fleet.kills, attempted)
     print(f"all at once, three times: {verdict}, drained {time.monotonic() - began:.1f} s after the restart")
     verdict.check()
-    assert verdict.accepted > 1_000
+    assert verdict.accepted > 1_000 * fleet.store.volume

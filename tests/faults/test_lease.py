@@ -17,11 +17,12 @@ from tasqueue import Server, Status
 
 from .fleet import PATIENCE, Fleet, Process, job
 from .history import judge
-from .stores import on_every_engine
+from .stores import on_every_engine, on_whole_engines
 
-pytestmark = [pytest.mark.fault, pytest.mark.slow, on_every_engine]
+pytestmark = [pytest.mark.fault, pytest.mark.slow]
 
 
+@on_every_engine
 async def test_blocked_loops_and_held_gils_keep_their_leases(fleet: Fleet) -> None:
     """Ten processes cannot speak for three leases, beside one that would take their jobs."""
     fleet.settings["lease"] = 2.0
@@ -42,6 +43,7 @@ async def test_blocked_loops_and_held_gils_keep_their_leases(fleet: Fleet) -> No
         assert (await srv.get_job(id)).meta.deaths == 0
 
 
+@on_every_engine
 async def test_a_blocked_loop_keeps_its_lease_without_a_supervisor_too(fleet: Fleet) -> None:
     fleet.settings.update(lease=2.0, default_concurrency=1)
     srv = fleet.server()
@@ -53,6 +55,7 @@ async def test_a_blocked_loop_keeps_its_lease_without_a_supervisor_too(fleet: Fl
     assert len(fleet.history().of("b")) == 1
 
 
+@on_every_engine
 @pytest.mark.parametrize("held", [True, False], ids=["while the other runs it", "when the other has finished it"])
 async def test_frozen_workers_come_back_too_late(fleet: Fleet, held: bool) -> None:
     fleet.settings["lease"] = 3.0
@@ -102,6 +105,7 @@ def refused(process: Process) -> int:
     return sum(map(int, re.findall(r"stale finish of (\d+) job\(s\) refused", process.log)))
 
 
+@on_whole_engines
 async def test_threads_that_ignore_their_timeout(fleet: Fleet) -> None:
     """So many that the process is replaced: the retries begin when it is gone, and each job has one outcome."""
     fleet.settings.update(grace=1.0, default_concurrency=3)
@@ -122,6 +126,7 @@ async def test_threads_that_ignore_their_timeout(fleet: Fleet) -> None:
         assert all(run.start < second.start for run in history.all() if run.pid == first.pid)
 
 
+@on_whole_engines
 async def test_a_thread_that_ignores_its_timeout(fleet: Fleet) -> None:
     """One among many: its process goes on, the slot is used, and the retry waits until the thread has ended."""
     fleet.settings.update(grace=1.0, default_concurrency=12)

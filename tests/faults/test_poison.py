@@ -18,11 +18,12 @@ from tasqueue.core.record import Record
 
 from .fleet import PATIENCE, Fleet, job
 from .history import Kill, judge
-from .stores import on_every_engine
+from .stores import on_every_engine, on_whole_engines
 
-pytestmark = [pytest.mark.fault, pytest.mark.slow, on_every_engine]
+pytestmark = [pytest.mark.fault, pytest.mark.slow]
 
 
+@on_whole_engines
 @pytest.mark.timeout(180)
 async def test_a_job_that_kills_its_process_takes_nobody_with_it(fleet: Fleet) -> None:
     fleet.settings.update(max_deaths=3, lease=10.0)
@@ -59,6 +60,7 @@ async def test_a_job_that_kills_its_process_takes_nobody_with_it(fleet: Fleet) -
     judge(history, healthy, dead, attempted=["p"]).check()  # the others were run again only where it had killed them
 
 
+@on_whole_engines
 @pytest.mark.timeout(180)
 async def test_many_jobs_that_kill_their_processes(fleet: Fleet) -> None:
     """Each dies until its deaths are up; the good ones between them are done, and the pool is whole again. One that
@@ -137,6 +139,7 @@ def rss(pid: int) -> float:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / (1 << 20)
 
 
+@on_every_engine
 async def test_bytes_that_are_no_job_between_jobs(fleet: Fleet) -> None:
     srv = fleet.server()
     engine = (await srv.parts()).engine
@@ -180,6 +183,7 @@ async def parked(fleet: Fleet, srv: Server, ids: list[str]) -> None:
         await asyncio.sleep(0.02)
 
 
+@on_whole_engines
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("what", ["task", "version"])
 @pytest.mark.parametrize(("old_stays", "n"), [(False, 100), (True, 4)], ids=["replaced", "rolling"])

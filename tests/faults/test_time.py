@@ -14,9 +14,9 @@ import pytest
 
 from .fleet import Fleet, Process, job
 from .history import judge
-from .stores import on_every_engine
+from .stores import on_whole_engines
 
-pytestmark = [pytest.mark.fault, pytest.mark.slow, on_every_engine]
+pytestmark = [pytest.mark.fault, pytest.mark.slow, on_whole_engines]
 
 
 @pytest.mark.timeout(120)

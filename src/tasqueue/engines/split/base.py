@@ -22,6 +22,12 @@ from ...interfaces import Delivery, Engine
 from .docs import VERSION, Job, Order, OrderKind, Worker, apply, makes_room
 from .store import Entry, Store, together
 
+STOOD_STILL = 3_000
+"""A gap of more than so many ms between two reclaims: the machine or a server slept, or the clock jumped; no lease
+can be judged until the next reclaim, which lets them all begin again.
+"""
+UNJUDGED = 1_000
+"""ms: until a lease is looked at again that could not be judged."""
 POLL_MIN, POLL_MAX = 0.02, 0.1
 """Seconds between looks at a store that does not wake anybody."""
 
@@ -215,16 +221,25 @@ class Base(Engine):
     async def _holders(self, workers: Collection[str], now: int) -> dict[str, Holder]:
         """Those who hold something: are they still there?"""
         names = sorted(workers)
+        tick = await self._last_tick() if names else None  # first: what a reclaim extends, it extends before it says so
         found = await self._store.workers(names)
-        return {name: _holder(name, worker, now) for name, worker in zip(names, found, strict=True)}
+        slept = tick is not None and now - tick > STOOD_STILL
+        return {name: _holder(name, worker, now, slept) for name, worker in zip(names, found, strict=True)}
+
+    async def _last_tick(self) -> int | None:
+        """When somebody last looked for expired leases."""
+        entry = (await self._store.get(["tick"]))[0]
+        return int(entry[0]) if entry else None
 
 
-def _holder(name: str, worker: Worker | None, now: int) -> Holder:
+def _holder(name: str, worker: Worker | None, now: int, slept: bool) -> Holder:
     if worker is None:
         return Holder(name, True, False, "its worker is unknown", now)
     if worker.gone:
         return Holder(name, True, worker.retired, worker.cause, now)
     over = now - worker.deadline
+    if over >= 0 and slept:
+        return Holder(name, False, False, "", now + UNJUDGED)
     return Holder(name, over >= 0, False, f"its lease ended {over} ms ago", worker.deadline)
 
 

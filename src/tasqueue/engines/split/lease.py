@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from ... import faults
 from ...core.status import State
 from ...interfaces import Beat
+from .base import STOOD_STILL
 from .claim import holds
 from .docs import VERSION, Fleet, Job, Worker
 from .schedule import Scheduling
@@ -25,8 +26,6 @@ WAIT_MAX = 5.0
 """Seconds: a lease may have ended, which no broker tells."""
 MOST = 1_000
 """Jobs that one call makes ready."""
-STOOD_STILL = 3_000
-"""A gap of more than so many ms between two reclaims: the machine slept or the clock jumped; no lease can be judged."""
 
 
 class Leasing(Settling, Scheduling):
@@ -108,14 +107,16 @@ class Leasing(Settling, Scheduling):
         return dead
 
     async def _reclaim_expired(self, cause: str) -> list[str]:
-        now = await self.now()
-        last = await self._tick(now)
+        last = await self._last_tick()
         names = await self._store.all("workers")
         found = [doc for doc in await self._store.workers(names) if doc is not None and not doc.gone]
+        now = await self.now()  # last: what was asked may have waited for its answer
         if last is None or now - last > STOOD_STILL:
-            for doc in found:
+            for doc in found:  # before the tick, from which on leases are judged again
                 await self._store.change_worker(doc.id, lambda doc: _extended(doc, now))
+            await self._tick(now)
             return []
+        await self._tick(now)
         expired = [doc for doc in found if doc.deadline < now]
         if faults.active and expired:
             faults.point("P1.expired_read")
@@ -126,12 +127,12 @@ class Leasing(Settling, Scheduling):
                 dead.append(doc.id)
         return dead
 
-    async def _tick(self, now: int) -> int | None:
-        """When somebody last looked for expired leases; from now on: now."""
+    async def _tick(self, now: int) -> None:
+        """Somebody has looked for expired leases."""
         while True:
             entry = (await self._store.get(["tick"]))[0]
             if await self._store.set("tick", str(now).encode(), entry and entry[1]):
-                return int(entry[0]) if entry else None
+                return
 
     async def _bury(self, worker: str, cause: str, *, retired: bool = False, before: int | None = None) -> bool:
         """End the incarnation, if it lives (and its lease ended before that); whether it was us."""

@@ -85,6 +85,25 @@ async def test_submit_of_a_chain() -> None:
     assert await every_gap(scenario, check) >= 16
 
 
+async def test_said_again_all_of_it_is_stored_when_the_call_returns() -> None:
+    """Whatever an earlier call has left undone, and with no worker about (G1)."""
+
+    async def scenario(world: World) -> Callable[[], Awaitable[object]]:
+        steps, link = chain(4)
+        world.arm()
+        return lambda: world.first.submit(steps, [link])
+
+    async def check(world: World, died: bool) -> None:
+        steps, link = chain(4)
+        await world.healthy.submit(steps, [link])
+        assert None not in await world.healthy.get([s.id for s in steps])
+        await world.go_on()
+        assert world.ran == [s.id for s in steps]
+        await world.nothing_is_left()
+
+    assert await every_gap(scenario, check) >= 16
+
+
 async def test_submit_of_a_group() -> None:
     async def scenario(world: World) -> Callable[[], Awaitable[object]]:
         members, link = group(5)

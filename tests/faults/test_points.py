@@ -130,10 +130,8 @@ async def dead_producer(fleet: Fleet, fault: str) -> None:
 async def finish_producing(fleet: Fleet, srv: Server) -> None:
     """What they were told is stored is there; a producer that starts over adds what is missing, and nothing twice."""
     accepted, _ = fleet.produced()
-    at_once = (await fleet.engine()).capabilities.atomic_finish
-    for id in accepted:  # of a pair's chain or group the order is stored; a worker writes what its producer did not
-        if not id.endswith("~s0") and (at_once or "~" not in id):
-            await srv.get_job(id)
+    for id in accepted:
+        await srv.get_job(id) if not id.endswith("~s0") else None
     assert await fleet.producer("mixed", 10).ended() == 0
     accepted, attempted = fleet.produced()
     assert accepted == attempted

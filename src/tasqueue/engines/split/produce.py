@@ -37,21 +37,29 @@ class Producing(Following):
     async def _submit(self, records: Sequence[Record], links: Sequence[Link]) -> None:
         now = await self.now()
         new: dict[str, tuple[Link, Entry[LinkDoc] | None, str]] = {}
+        torn: dict[str, LinkDoc] = {}
         for link, entry in zip(links, await together(self._store.link(link.key) for link in links), strict=True):
             if entry is None or (entry.doc is not None and entry.doc.gone(now)):
                 new.setdefault(link.key, (link, entry, self._nonce()))
+            elif entry.doc is not None and not entry.doc.complete:
+                torn[link.key] = entry.doc
+        nonces = {key: nonce for key, (_, _, nonce) in new.items()} | {key: doc.nonce for key, doc in torn.items()}
         jobs: list[Job] = []
-        members: dict[str, list[Job]] = {key: [] for key in new}
+        members: dict[str, list[Job]] = {key: [] for key in nonces}
         for record in records:
             if not record.link:
                 jobs.append(new_job(record, now))
-            elif record.link in new:
-                jobs.append(new_job(record, now, new[record.link][2]))
+            elif record.link in nonces:
+                jobs.append(new_job(record, now, nonces[record.link]))
                 members[record.link].append(jobs[-1])
         orders = [_expander(*new[key], members[key], now) for key in new]
         if faults.active:
             faults.point("E2.before_write")
         await self._store.expand(orders)
+        orders += [  # what an earlier call has left undone; its message is on its way already
+            Order(VERSION, OrderKind.EXPAND, key, doc.nonce, link=doc, members=tuple(members[key]))
+            for key, doc in torn.items()
+        ]
         await self._expand(orders, jobs, now)
         if faults.active:
             faults.point("E3.written")

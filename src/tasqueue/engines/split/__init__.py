@@ -18,13 +18,14 @@ engine's clock), `wait(queues, timeout)` (returns when there may be something to
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
 from msgspec import structs
 
 from ...clock import Ports
-from ...errors import Unsupported
+from ...errors import EngineUnavailable, Unsupported
 from ...interfaces import Broker, Capabilities, Durability, Finding, Results
 from .read import Reading
 from .store import Store
@@ -64,7 +65,10 @@ class SplitEngine(Reading):
     async def close(self) -> None:
         self._work.set()
         self._ends.set()
-        await self._each("close")
+        for half in (self._store.broker, self._store.results):
+            # One that cannot be told so any more is let go of, and the other is closed nevertheless.
+            with contextlib.suppress(EngineUnavailable):
+                await self._call("close", half)
 
     async def register(self, worker: str, lease: int, info: bytes, tasks: Mapping[str, str], version: int) -> None:
         """Unsupported where a half says that no worker may rely on it."""
@@ -73,9 +77,12 @@ class SplitEngine(Reading):
 
     async def _each(self, name: str) -> None:
         for half in (self._store.broker, self._store.results):
-            call = getattr(half, name, None)
-            if call is not None:
-                await self._store.ask(call())
+            await self._call(name, half)
+
+    async def _call(self, name: str, half: Any) -> None:
+        call = getattr(half, name, None)
+        if call is not None:
+            await self._store.ask(call())
 
     def twin(self) -> SplitEngine:
         """It shares what this one holds, so that its beats extend those deliveries."""

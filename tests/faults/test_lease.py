@@ -24,11 +24,11 @@ pytestmark = [pytest.mark.fault, pytest.mark.slow]
 
 @on_every_engine
 async def test_blocked_loops_and_held_gils_keep_their_leases(fleet: Fleet) -> None:
-    """Ten processes cannot speak for three leases, beside one that would take their jobs."""
+    """Ten processes cannot speak for three leases, twice, beside one that would take their jobs."""
     fleet.settings["lease"] = 2.0
     srv = fleet.server()
-    ids = await srv.enqueue_many([job(("block", "gil")[i % 2], f"b{i}", s=6.0) for i in range(10)])
-    fleet.supervised(len(ids) + 1, default_concurrency=1)
+    ids = await srv.enqueue_many([job(("block", "gil")[i % 2], f"b{i}", s=6.0) for i in range(20)])
+    fleet.supervised(11, default_concurrency=1)
     await fleet.until(lambda: len(fleet.history().all()) == len(ids), "they do not start")
     ids += await srv.enqueue_many([job("work", f"w{i}", s=0.01) for i in range(50)])
     await fleet.all_successful(srv, ids)

@@ -362,6 +362,9 @@ class Ledger:
         for id in mine:
             del self.holders[id]
             self.jobs[id].applied = None
+            attempt = next((run for run in reversed(self.runs) if run.id == id and run.token[0] == worker), None)
+            if not died and attempt is not None and attempt.end is None and not attempt.ctx.draining:
+                self.breach(f"{worker} gives back {id}, and its handler still runs")
             if died:
                 self.jobs[id].deaths += 1
                 self.jobs[id].last_death = worker

@@ -23,14 +23,16 @@ from ..errors import EngineUnavailable, JobFailed
 from ..events import Claimed
 from ..interfaces import Claim, WorkerGone
 from .crew import Crew
-from .lane import Active
 from .service import log
 from .settler import BACKLOG
+from .slots import Slots
 
 FIRST_OFFER, LAST_OFFER = 1_000, 60_000
 """Milliseconds between the times that a parked job is offered to workers that may know it."""
 LAST_ANSWER = 1.0
 """Seconds that the answer to the last claim may take."""
+STUCK_FOR = 60.0
+"""Seconds that a job which has to run alone waits for handlers that ignore their interruption."""
 ALONE = "!alone"
 """Ends the name of an incarnation that runs one job and nothing beside it."""
 
@@ -41,13 +43,13 @@ class Consumer:
     def __init__(
         self,
         crew: Crew,
-        unstarted: Callable[[Run, BaseException | None], Active],
+        slots: Slots,
         lost: Callable[[str], None],
         switch: Callable[[str], Awaitable[None]],
         policy: Policy,
     ) -> None:
         self.crew = crew
-        self._unstarted = unstarted
+        self._slots = slots
         self._lost = lost
         self._switch = switch
         self._policy = policy
@@ -125,9 +127,24 @@ class Consumer:
         await self._switch("")
 
     async def _until_idle(self) -> None:
-        while self.crew.busy:
+        """Until this incarnation may end: nothing runs, and nothing waits to be written under its name.
+
+        The retry of a handler that ignores its interruption waits for its end; for so long, and no longer, so do we.
+        """
+        slots = self._slots
+        await self._until(lambda: not self.crew.busy)
+        try:
+            async with asyncio.timeout(STUCK_FOR):
+                await self._until(lambda: not any(slots.stuck.values()))
+        except TimeoutError:
+            slots.settle_stuck(True)
+        await self._until(lambda: not self.crew.busy)
+
+    async def _until(self, holds: Callable[[], bool]) -> None:
+        """The settler wakes us when it has written something, a slot when it falls idle."""
+        while not holds():
             self._hungry.clear()
-            if self.crew.busy:
+            if not holds():
                 await self._hungry.wait()
 
     async def _claim(self, wants: dict[str, int]) -> Claim | None:
@@ -298,14 +315,14 @@ class Consumer:
     def _fail(self, run: Run, type: str, message: str) -> None:
         entry = ErrorEntry(self._now(), run.worker, type, message, "")
         step = decide(run, Raised(entry, final=True), self._now(), self.crew.ports.rand)
-        self.crew.settler.put(step, self._unstarted(run, JobFailed(step.id, type, message)), run.worker)
+        self.crew.settler.put(step, self._slots.unstarted(run, JobFailed(step.id, type, message)), run.worker)
 
     def _cancel(self, run: Run, keep: bool = False) -> None:
         """Somebody asked for it while another worker ran it. `keep`: its tail cannot be read here, and stays."""
         step = decide(run, Stopped(), self._now(), self.crew.ports.rand)
         if keep:
             step.tail = None
-        self.crew.settler.put(step, self._unstarted(run, None), run.worker)
+        self.crew.settler.put(step, self._slots.unstarted(run, None), run.worker)
 
     def _opaque(self, lease: Lease) -> Run:
         """Of a job that cannot be decoded."""
@@ -316,7 +333,7 @@ class Consumer:
         entry = ErrorEntry(self._now(), self.crew.worker, type, message, "")
         run = self._opaque(lease)
         step = refuse(lease, entry, self._policy, self._now())
-        self.crew.settler.put(step, self._unstarted(run, JobFailed(step.id, type, message)), run.worker)
+        self.crew.settler.put(step, self._slots.unstarted(run, JobFailed(step.id, type, message)), run.worker)
 
     def _put(self, step: Step) -> None:
         self.crew.settler.put(step, None, self.crew.worker)

@@ -143,7 +143,7 @@ class Worker:
                 self._moved,
                 self._recycle,
             )
-            self.consumer = Consumer(crew, self.slots.unstarted, self._lost, self._switch, self._policy)
+            self.consumer = Consumer(crew, self.slots, self._lost, self._switch, self._policy)
             self.keeper = Keeper(
                 crew, self._lease, self.info.encode, self._told, not crew.engine.capabilities.thread_beat
             )

@@ -72,6 +72,8 @@ class Whole:
     link: Link
     ids: dict[int, str] = field(default_factory=dict[int, str])
     pos: int = 0
+    readied: int = 0
+    """The last step that was let go; it has to end even when the chain has ended by the cancel of a later one."""
     members: dict[int, State] = field(default_factory=dict[int, State])
     ended: State | None = None
     generation: int = 0
@@ -325,6 +327,7 @@ class Ledger:
             if state is State.SUCCESSFUL:
                 whole.pos = record.pos + 1
                 if whole.pos < whole.link.n:
+                    whole.readied = whole.pos if whole.ended is None else whole.readied
                     return
             whole.ended = whole.ended or state
             return
@@ -413,6 +416,8 @@ class Ledger:
             return
         whole.generation += whole.ended is not None
         whole.ended = None
+        whole.readied = max(whole.readied, whole.pos)
+        known.claimed = known.record.pos <= whole.pos
         whole.members.pop(known.record.pos, None)
 
     def on_pause(self, queue: str, *_: Any) -> None:
@@ -429,10 +434,7 @@ class Ledger:
             whole = self.wholes.get(known.record.link)
             if whole is None or not whole.is_chain:
                 yield id
-            elif whole.ended is None:
-                if known.record.pos == whole.pos:
-                    yield id
-            elif known.claimed:
+            elif known.record.pos == whole.readied or known.claimed:
                 yield id
 
     def unfinished(self) -> list[str]:

@@ -432,9 +432,7 @@ class Ledger:
         """The jobs that have to reach a final status: all but the steps of a chain that are not its turn."""
         for id, known in self.jobs.items():
             whole = self.wholes.get(known.record.link)
-            if whole is None or not whole.is_chain:
-                yield id
-            elif known.record.pos == whole.readied or known.claimed:
+            if whole is None or not whole.is_chain or known.record.pos == whole.readied or known.claimed:
                 yield id
 
     def unfinished(self) -> list[str]:

@@ -161,9 +161,7 @@ class World:
             self.loop.halt(*process.strands)
             self._later(fault.span, self._resume, process)
         elif fault.kind == "block":
-            process.disturbed |= (
-                process.worker is None or not process.worker.crew.worker
-            )  # its keeper does not beat yet
+            process.disturbed |= process.worker is None or not process.worker.crew.worker  # no beats yet
             self.block(process, fault.span)
         elif fault.kind == "drain":
             if process.worker is not None:

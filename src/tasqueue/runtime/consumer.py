@@ -177,9 +177,9 @@ class Consumer:
             self._claiming = False
         if faults.active and claim.leases:
             faults.point("W3.decoded")
-        self._number = number  # only now: whatever else was raised, the next claim asks for this one's answer again
         if any(lease.parked_at is not None for lease in claim.leases):
             await self._set_clock()
+        self._number = number  # only now: whatever else was raised, the next claim asks for this one's answer again
         if worker != crew.worker:
             return None
         if self._stopped:
